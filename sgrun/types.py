@@ -1,0 +1,205 @@
+"""The values that cross the border between programs and the engine. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sgrun.errors import InvalidParameterError
+
+FinishReason = Literal["stop", "length"]
+
+MAX_STOP_STRINGS = 32
+MAX_TOP_LOGPROBS = 128
+MAX_N = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of constant text. `special`: the text of special tokens in it stands for those tokens
+    (chat template markers, raw prompts); otherwise it is spelled out as ordinary text."""
+
+    text: str
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RegexSpec:
+    """The whole output matches `pattern` (Python `re` syntax, full match)."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchemaSpec:
+    """The whole output is a JSON text valid under `schema` (the schema as JSON text)."""
+
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChoicesSpec:
+    """The whole output is one of `choices`."""
+
+    choices: tuple[str, ...]
+
+
+GrammarSpec = RegexSpec | JsonSchemaSpec | ChoicesSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one generation samples and when it ends. Checked on construction.
+
+    Order of effects: penalties and bias, grammar bitmask, temperature, top_k, top_p, min_p, draw.
+    `temperature` 0 (or below 1e-5) is greedy; ties go to the lowest token id. `top_k` -1 is off.
+    `seed` None: the engine picks one. `stop`: the text is cut before the earliest match.
+    Raises InvalidParameterError.
+    """
+
+    max_tokens: int = 128
+    min_tokens: int = 0
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < 1e-5
+
+    def __post_init__(self) -> None:
+        _int("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        _int("min_tokens", self.min_tokens, 0, self.max_tokens)
+        _int("n", self.n, 1, MAX_N)
+        _number("temperature", self.temperature, 0.0, 100.0)
+        _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _int("top_k", self.top_k, -1, 2**31 - 1)
+        if self.top_k == 0:
+            raise InvalidParameterError("top_k is 0; allowed: -1 (off) or at least 1")
+        _number("min_p", self.min_p, 0.0, 1.0)
+        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _number("repetition_penalty", self.repetition_penalty, 0.0, 2.0, open_low=True)
+        if self.seed is not None:
+            _int("seed", self.seed, 0, 2**64 - 1)
+        if len(self.stop) > MAX_STOP_STRINGS:
+            raise InvalidParameterError(f"stop has {len(self.stop)} strings; allowed: at most {MAX_STOP_STRINGS}")
+        for text in self.stop:
+            if not isinstance(text, str) or not text:
+                raise InvalidParameterError(f"stop holds {text!r}; allowed: non-empty strings")
+        for token_id in self.stop_token_ids:
+            _int("stop_token_ids", token_id, 0, 2**31 - 1)
+        for token_id, bias in self.logit_bias.items():
+            _int("logit_bias key", token_id, 0, 2**31 - 1)
+            _number(f"logit_bias[{token_id}]", bias, -100.0, 100.0)
+        _int("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidParameterError(f"top_logprobs is {self.top_logprobs} but logprobs is False; set logprobs=True")
+
+
+def _int(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidParameterError(f"{name} is {value!r}; allowed: an integer from {low} to {high}")
+
+
+def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high or (open_low and value == low):  # type: ignore[arg-type]
+        bound = f"above {low}" if open_low else f"from {low}"
+        raise InvalidParameterError(f"{name} is {value!r}; allowed: a number {bound} to {high}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log-probability (natural log) of one token under the model's own distribution, before penalties, constraint and
+    temperature; `top` holds the most likely alternatives, best first, when asked for."""
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a running generation: text that no later token can change or cut. `index` is the sample (0 to n-1)."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sample. `token_ids` are those that stay in the sequence: neither the end token nor a cut stop string.
+    `stop_reason`: the stop string or stop token id that ended it; None when a constraint or max_tokens did."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    stop_reason: str | int | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    completion_tokens: int = 0  # sampled tokens, those cut off again included
+
+
+@dataclass(frozen=True, slots=True)
+class OpStats:
+    """What one generate or score cost. `prompt_tokens` = tokens before it; `cached_tokens` of them were in the cache;
+    `computed_tokens` went through the model to start it. Times in seconds."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    computed_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """`completions` has n items; the first one is what the sequence goes on with."""
+
+    completions: tuple[Completion, ...]
+    stats: OpStats
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScore:
+    """Per-token log-probabilities of one choice after the sequence. `unconditional_logprobs`: the same tokens with
+    nothing before them (the first is 0.0 by definition), when asked for."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    unconditional_logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    choices: tuple[ChoiceScore, ...]
+    stats: OpStats
+    decision: int | None = None  # index of the choice that the sequence goes on with
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """A model's chat template (Jinja source) and the special tokens that it may name."""
+
+    template: str
+    bos_token: str = ""
+    eos_token: str = ""
