@@ -19,10 +19,12 @@ MAX_N = 1024
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A piece of constant text. `special`: the text of special tokens in it stands for those tokens
-    (chat template markers, raw prompts); otherwise it is spelled out as ordinary text."""
+    (chat template markers, raw prompts); otherwise it is spelled out as ordinary text. `template`: the piece comes
+    from a chat template, which spells its own begin-of-sequence token; raw text at the start of a sequence gets it."""
 
     text: str
     special: bool = False
+    template: bool = False
 
 
 @dataclass(frozen=True, slots=True)
