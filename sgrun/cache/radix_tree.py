@@ -18,7 +18,7 @@ from sgrun.cache.page_pool import PagePool
 class Node:
     """One edge of the tree with its tokens. `lock_ref` > 0 keeps it, and so all above it, from eviction."""
 
-    __slots__ = ("parent", "children", "start", "tokens", "pages", "lock_ref", "last_access", "is_queued")
+    __slots__ = ("children", "is_queued", "last_access", "lock_ref", "pages", "parent", "start", "tokens")
 
     def __init__(self, parent: Node | None, start: int, tokens: list[int], pages: list[int], now: int) -> None:
         self.parent = parent
@@ -142,6 +142,9 @@ class RadixTree:
             gone.children = {}
             self.pool.release(gone.pages)
             gone.pages = []
+
+    def is_detached(self, node: Node) -> bool:
+        return node.parent is None and bool(node.tokens)
 
     def nodes(self) -> Iterator[Node]:
         for root in self._roots.values():

@@ -1,0 +1,80 @@
+"""Owns the way from a planned step to packed tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sgrun.engine.scheduler import Row
+from sgrun.engine.sequence import Task
+from sgrun.models.inputs import ForwardInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`wanted[i]` says whose logits the i-th row of the model's output is: (task, position)."""
+
+    inputs: ForwardInputs
+    wanted: list[tuple[Task, int]]
+
+
+def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
+    """Packs `rows`: extends first, then those of one token."""
+    rows = [row for row in rows if row.num_tokens > 1] + [row for row in rows if row.num_tokens == 1]
+    starts = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([row.num_tokens for row in rows], out=starts[1:])
+    token_ids = np.empty(starts[-1], dtype=np.int64)
+    positions = np.empty(starts[-1], dtype=np.int64)
+    slots = np.empty(starts[-1], dtype=np.int64)
+    page_tables = np.zeros((len(rows), max(len(_pages(row)) for row in rows)), dtype=np.int64)
+    wanted: list[tuple[Task, int]] = []
+    logits_rows: list[int] = []
+    for index, row in enumerate(rows):
+        packed = slice(int(starts[index]), int(starts[index + 1]))
+        end = row.start + row.num_tokens
+        pages = np.asarray(_pages(row), dtype=np.int64)
+        page_tables[index, : len(pages)] = pages
+        places = np.arange(row.start, end)
+        positions[packed] = places
+        slots[packed] = pages[places // page_size] * page_size + places % page_size
+        token_ids[packed] = row.task.tokens[row.start : end]
+        for position in row.task.wanted_positions(row.start, end):
+            wanted.append((row.task, position))
+            logits_rows.append(packed.start + position - row.start)
+    seq_lens = [row.start + row.num_tokens for row in rows]
+    copy_src, copy_dst = _copies(rows, page_size)
+
+    def tensor(array: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    inputs = ForwardInputs(
+        token_ids=tensor(token_ids),
+        positions=tensor(positions),
+        store_slots=tensor(slots),
+        copy_src=tensor(copy_src),
+        copy_dst=tensor(copy_dst),
+        page_tables=tensor(page_tables),
+        seq_lens=tensor(np.asarray(seq_lens, dtype=np.int64)),
+        extend_starts=tensor(starts),
+        logits_rows=tensor(np.asarray(logits_rows, dtype=np.int64)),
+        num_extends=sum(row.num_tokens > 1 for row in rows),
+        seq_lens_host=seq_lens,
+        extend_lens_host=[row.num_tokens for row in rows],
+    )
+    return Batch(inputs, wanted)
+
+
+def _pages(row: Row) -> list[int]:
+    assert row.task.lease is not None
+    return row.task.lease.pages
+
+
+def _copies(rows: list[Row], page_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    copies = [row.copy for row in rows if row.copy is not None]
+    src = [np.arange(copy.num_tokens) + copy.src * page_size for copy in copies]
+    dst = [np.arange(copy.num_tokens) + copy.dst * page_size for copy in copies]
+    empty = np.empty(0, dtype=np.int64)
+    return np.concatenate([empty, *src]), np.concatenate([empty, *dst])
