@@ -18,7 +18,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from sgrun.errors import ModelNotFoundError, WeightsError
 
 MAX_HEADER_BYTES = 32 << 20
-MAX_ITEMS = 1 << 20  # strings, nested arrays, metadata keys and tensors, all together
+MAX_ITEMS = 1 << 20  # strings, nested arrays and metadata keys, all together
+MAX_TENSORS = 1 << 16
 MAX_ARRAY_DEPTH = 4
 MAX_DIMS = 4
 
@@ -28,8 +29,8 @@ GgufValue: TypeAlias = "int | float | bool | str | array[int] | array[float] | l
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 # value type -> type code, the same in `struct` (with "<") and `array`
 _NUMBER_CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", _BOOL: "B", 10: "Q", 11: "q", 12: "d"}
+_U64 = struct.Struct("<Q")
 _MIN_ENTRY_BYTES = 14  # smallest metadata entry: key length, 1-byte key, value type, 1-byte value
-_MIN_TENSOR_BYTES = 33  # smallest tensor entry: name length, 1-byte name, n_dims, one dim, type, offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ class _HeaderReader:
             self.fail(f"its version is {version}; allowed: 2 and 3, little-endian")
         num_tensors, num_entries = int(self.number("Q")), int(self.number("Q"))
         self.count_items(num_entries, _MIN_ENTRY_BYTES, "metadata entries")
-        self.count_items(num_tensors, _MIN_TENSOR_BYTES, "tensors")
+        if num_tensors > MAX_TENSORS:
+            self.fail(f"it claims {num_tensors} tensors; allowed: at most {MAX_TENSORS}")
         metadata: dict[str, GgufValue] = {}
         for _ in range(num_entries):
             key = self.string()
@@ -169,7 +171,7 @@ class _HeaderReader:
         return [self.value(item_type, depth) for _ in range(length)]
 
     def string(self) -> str:
-        length = int(self.number("Q"))
+        (length,) = _U64.unpack(self.take(8))
         try:
             return self.take(length).decode()
         except UnicodeDecodeError as error:
