@@ -141,7 +141,7 @@ def _known(core: tokenizers.Tokenizer, token: str | None) -> str | None:
 
 
 def _post_processor_adds(core: tokenizers.Tokenizer, bos_token: str | None) -> bool:
-    return bos_token is not None and core.encode("").tokens[:1] == [bos_token]
+    return bos_token is not None and core.encode("").ids[:1] == [core.token_to_id(bos_token)]
 
 
 def _ids(core: tokenizers.Tokenizer, tokens: list[str | None]) -> frozenset[int]:

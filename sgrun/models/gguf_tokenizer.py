@@ -54,7 +54,8 @@ def build_tokenizer(metadata: Mapping[str, GgufValue]) -> tokenizers.Tokenizer:
         bos = gguf_token(metadata, "bos_token_id")
         if bos is None:
             raise WeightsError("the GGUF file asks for a begin token (add_bos_token) and names none (bos_token_id)")
-        tokenizer.post_processor = processors.TemplateProcessing(["bos", "$A"], special_tokens=[("bos", vocab[bos])])
+        begin = {"id": "bos", "ids": [vocab[bos]], "tokens": [bos]}
+        tokenizer.post_processor = processors.TemplateProcessing(["bos", "$A"], special_tokens=[begin])
     return tokenizer
 
 
