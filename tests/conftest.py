@@ -2,14 +2,71 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tokenizers
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from sgrun.engine.client import Engine
 from sgrun.models.source import default_model_path
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """SmolLM2-135M-Instruct, fetched once into the user's cache."""
     return default_model_path()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a random two-layer Llama and a byte-level BPE of about 300 tokens."""
+    path = tmp_path_factory.mktemp("tiny-llama")
+    vocab_size = _write_tokenizer(path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        eos_token_id=2,
+        initializer_range=0.3,  # large enough for greedy choices to be far apart
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def tiny_engine(tiny_model: Path) -> Iterator[Engine]:
+    """The tiny model in fp32, checking its invariants after each step."""
+    with Engine(tiny_model, dtype="float32", num_pages=256, check_invariants=True) as engine:
+        yield engine
+
+
+def _write_tokenizer(path: Path) -> int:
+    core = tokenizers.Tokenizer(tokenizers.models.BPE())
+    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = tokenizers.decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=specials,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(["the capital of the land is the answer to the question and then some"] * 4, trainer)
+    core.save(str(path / "tokenizer.json"))
+    settings = {"eos_token": "<|im_end|>", "chat_template": CHATML, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    return core.get_vocab_size()

@@ -57,7 +57,7 @@ from sgrun.grammar.compiler import GrammarCompiler
 from sgrun.grammar.matcher import GrammarMatcher, MaskCache
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.models.inputs import ForwardInputs
-from sgrun.types import Chunk, Completion, FinishReason, GenerationResult, TokenLogprob
+from sgrun.types import Chunk, Completion, FinishReason, GenerationResult, GrammarSpec, TokenLogprob
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +156,7 @@ class EngineCore:
             case Abort():
                 self._abort(message.seq_id)
             case FlushCache():
+                self._advance_all()  # what was closed before is not in use
                 self.emit(Finished(message.op_id, self.cache.flush()))
             case GrammarReady():
                 if message.seq_id in self.sequences:
@@ -163,10 +164,10 @@ class EngineCore:
             case _:
                 self._queue_operation(message)
 
+    @torch.inference_mode()
     def step(self) -> None:
         """Advances sequences to their next task, runs one batch, and commits its results."""
-        while self._to_advance:
-            self._advance(self._to_advance.pop(next(iter(self._to_advance))))
+        self._advance_all()
         rows = self.scheduler.plan()
         if rows:
             self._run(rows)
@@ -193,11 +194,15 @@ class EngineCore:
             seq.ops.append(op)
             self._to_advance[seq.id] = seq
 
+    def _advance_all(self) -> None:
+        while self._to_advance:
+            self._advance(self._to_advance.pop(next(iter(self._to_advance))))
+
     def _advance(self, seq: Sequence) -> None:
         """Carries out the queued operations up to the next one that has to wait for tokens."""
         while seq.ops and seq.active is None and seq.is_ready:
             op = seq.ops[0]
-            if isinstance(op, Generate) and not self._is_grammar_ready(op):
+            if isinstance(op, Generate) and op.grammar is not None and not self._is_grammar_ready(seq, op.grammar):
                 return
             seq.ops.popleft()
             try:
@@ -226,14 +231,12 @@ class EngineCore:
                 self._unpin(seq)
                 del self.sequences[seq.id]
 
-    def _is_grammar_ready(self, op: Generate) -> bool:
-        if op.grammar is None:
-            return True
-        future = self.compiler.submit(op.grammar)
-        if future.done():
-            return True
-        future.add_done_callback(lambda _: self.post(GrammarReady(op.seq_id)))
-        return False
+    def _is_grammar_ready(self, seq: Sequence, spec: GrammarSpec) -> bool:
+        """Whether the constraint of the operation at the head of the queue is compiled, or has failed to."""
+        if seq.grammar is None:
+            seq.grammar = self.compiler.submit(spec)
+            seq.grammar.add_done_callback(lambda _: self.post(GrammarReady(seq.id)))
+        return seq.grammar.done()
 
     def _start_generation(self, seq: Sequence, op: Generate) -> None:
         params = op.params
@@ -242,7 +245,8 @@ class EngineCore:
         self._check_length(len(seq.token_ids), params.max_tokens)
         self._check_ids("logit_bias", params.logit_bias)
         self._check_ids("stop_token_ids", params.stop_token_ids)
-        automaton = None if op.grammar is None else self.compiler.submit(op.grammar).result()
+        compiled, seq.grammar = seq.grammar, None
+        automaton = None if compiled is None else compiled.result()
         timing = Timing(submitted=time.monotonic())
         generation = Generation(op, timing)
         seed = secrets.randbits(64) if params.seed is None else params.seed
@@ -308,6 +312,9 @@ class EngineCore:
 
     def _run(self, rows: list[Row]) -> None:
         self._num_steps += 1
+        now = time.monotonic()
+        for row in rows:
+            self._count(row, now)
         try:
             batch = build_batch(rows, self.limits.page_size, self.device)
             logits = self.forward(batch.inputs)
@@ -317,7 +324,6 @@ class EngineCore:
                 self._fail(row.task.seq, _engine_error(error), discard=True)
             return
         for row in rows:
-            self._count(row)
             row.task.num_computed += row.num_tokens
         scored = [(i, task, position) for i, (task, position) in enumerate(batch.wanted) if isinstance(task, ScoreTask)]
         sampled = [(i, task) for i, (task, _) in enumerate(batch.wanted) if isinstance(task, SampleTask)]
@@ -329,10 +335,10 @@ class EngineCore:
         if sampled:
             self._sample(logits[[i for i, _ in sampled]], [task for _, task in sampled])
 
-    def _count(self, row: Row) -> None:
+    def _count(self, row: Row, now: float) -> None:
         task, timing = row.task, row.task.timing
         if not timing.first_scheduled:
-            timing.first_scheduled = time.monotonic()
+            timing.first_scheduled = now
             timing.cached_tokens = row.start
         if row.num_tokens == 1 and row.start >= task.prompt_len:
             self._decode_tokens += 1
@@ -397,9 +403,7 @@ class EngineCore:
             is_accepted = task.matcher.accept(token_id)
             assert is_accepted, f"the constraint refuses token {token_id} that its bitmask allowed"
         text = task.detokenizer.push(token_id)
-        if task.detokenizer.matched is not None:
-            self._finish_sample(task, "stop", task.detokenizer.matched, last_text=text)
-        elif task.matcher is not None and task.matcher.is_finished:
+        if task.detokenizer.matched is not None or (task.matcher is not None and task.matcher.is_finished):
             self._finish_sample(task, "stop", None, last_text=text)
         elif task.num_outputs == params.max_tokens:
             self._finish_sample(task, "length", None, last_text=text)
@@ -432,6 +436,8 @@ class EngineCore:
         detokenizer = task.detokenizer
         num_sampled = task.num_outputs if num_sampled is None else num_sampled
         last_text += detokenizer.flush()
+        if detokenizer.matched is not None:
+            reason, stop_reason = "stop", detokenizer.matched
         if last_text or task.chunk_logprobs:
             self._emit_chunk(task, last_text)
         kept = task.tokens

@@ -47,7 +47,9 @@ def load_engine(config: EngineConfig, on_progress: Callable[[str, float], None] 
     """Finds and loads the model and sizes everything that the config leaves open."""
     device = _device(config)
     dtype = _dtype(config, device)
-    path = resolve_model(None if config.model is None else os.fspath(config.model), revision=config.revision, on_progress=on_progress)
+    path = resolve_model(
+        None if config.model is None else os.fspath(config.model), revision=config.revision, on_progress=on_progress
+    )
     tokenizer = Tokenizer.load(path)
     decoder = load_model(path, dtype=dtype, device=device, on_progress=on_progress)
     model = decoder.config

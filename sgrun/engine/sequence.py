@@ -7,12 +7,14 @@ with the logits. A generate is n sample tasks; a score is one task for each bran
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from sgrun.cache.prefix_cache import Lease
 from sgrun.cache.radix_tree import Node
 from sgrun.engine.detokenizer import Detokenizer
 from sgrun.engine.messages import Generate, Operation, Score
+from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.matcher import GrammarMatcher
 from sgrun.types import Completion, OpStats, TokenLogprob
 
@@ -27,6 +29,7 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     ops: deque[Operation] = field(default_factory=deque)
     active: Generation | Scoring | None = None
+    grammar: Future[Automaton] | None = None  # of the operation at the head of `ops`, once it is asked for
     pin: Node | None = None
     is_ready: bool = True  # False: a fork that its parent has not reached
     is_started: bool = False  # has generated or scored before
