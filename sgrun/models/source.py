@@ -190,11 +190,14 @@ def _download_from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    # the base of network errors, whichever HTTP library this version of the Hub's client is built on
+    from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]
+
     try:
         folder = Path(
             snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_LEFT_OUT)
         )
-    except (OSError, HFValidationError) as error:  # HTTP and offline errors of the Hub are OSErrors
+    except (OSError, NetworkError, HFValidationError) as error:
         raise ModelNotFoundError(
             f"the model {name!r} (revision {revision or 'head'}) could not be fetched from the Hugging Face Hub:"
             f" {error}; check the name, the network and, for gated models, the login, or give a local path"
