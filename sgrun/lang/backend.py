@@ -1,4 +1,4 @@
-"""What a program needs of whatever runs it. The engine's client satisfies this, and so does the scripted one of tests."""
+"""What a program needs of whatever runs it. The engine's client satisfies it, so does the scripted one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class Backend(Protocol):
 
     Operations of one sequence run in the order in which they were submitted. An operation that fails fails its
     sequence: its own future and those of all later operations raise that error. Callbacks and futures are
-    completed on a thread of the backend, so what they run must be short.
+    completed on a thread of the backend, so what they run must be short. `close` and `abort` never raise, also when
+    the engine is gone; an operation that an engine can no longer run fails by its future with EngineClosedError.
     """
 
     @property
@@ -44,7 +45,10 @@ class Backend(Protocol):
         *,
         unconditional: bool = False,
     ) -> Future[ScoreResult]:
-        """Scores `choices` after the sequence and appends the tokens of the one whose index `decide` returns."""
+        """Scores `choices` after the sequence and appends the tokens of the one whose index `decide` returns.
+
+        What `decide` raises is the operation's error.
+        """
 
     def fork(self, seq_id: int, num_branches: int) -> list[int]:
         """Copies of the sequence as it stands after the operations submitted so far."""
