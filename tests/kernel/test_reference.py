@@ -1,0 +1,188 @@
+"""The reference operations against their plain definitions, with NaN in every place that nothing was stored to."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from sgrun_kernels import reference
+from torch import Tensor
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def _assert_near(actual: Tensor, expected: Tensor) -> None:
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(
+        actual.float(), expected.float(), rtol=TOLERANCE[actual.dtype], atol=TOLERANCE[actual.dtype]
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_tokens", [0, 1, 17])
+def test_rms_norm_divides_by_the_root_mean_square(dtype: torch.dtype, num_tokens: int) -> None:
+    x, weight = torch.randn(num_tokens, 63).to(dtype) * 30, torch.randn(63).to(dtype)
+    expected = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
+    _assert_near(reference.rms_norm(x, weight, 1e-5) / 4, expected / 4)
+
+
+def test_rms_norm_of_zeros_is_zero() -> None:
+    assert reference.rms_norm(torch.zeros(2, 8), torch.ones(8), 1e-6).eq(0).all()
+
+
+def test_add_rms_norm_returns_norm_and_sum_and_mutates_nothing() -> None:
+    x, residual, weight = torch.randn(5, 16), torch.randn(5, 16), torch.randn(16)
+    before = x.clone(), residual.clone()
+    normed, total = reference.add_rms_norm(x, residual, weight, 1e-6)
+    assert torch.equal(total, before[0] + before[1])
+    assert torch.equal(normed, reference.rms_norm(total, weight, 1e-6))
+    assert torch.equal(x, before[0])
+    assert torch.equal(residual, before[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_silu_mul_gates_the_second_half_by_the_first(dtype: torch.dtype) -> None:
+    gate_up = torch.randn(3, 14).to(dtype)
+    gate, up = gate_up[:, :7].double(), gate_up[:, 7:].double()
+    before = gate_up.clone()
+    _assert_near(reference.silu_mul(gate_up), gate / (1 + (-gate).exp()) * up)
+    assert torch.equal(gate_up, before)
+
+
+def test_rope_rotates_pairs_of_half_split_dimensions_in_place() -> None:
+    num_tokens, heads, head_dim = 4, 3, 10
+    x = torch.randn(num_tokens, heads, head_dim)
+    angles = torch.randn(num_tokens, 1, head_dim // 2)
+    pairs = torch.complex(x[..., : head_dim // 2], x[..., head_dim // 2 :]) * torch.polar(torch.ones(()), angles)
+    cos, sin = angles.cos(), angles.sin()
+    reference.rope_(x, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
+    torch.testing.assert_close(x, torch.cat((pairs.real, pairs.imag), -1))
+
+
+def test_rope_writes_through_a_view_and_leaves_its_neighbours() -> None:
+    qkv = torch.randn(2, 5, 4)
+    values = qkv[:, 3:].clone()
+    reference.rope_(qkv[:, :3], torch.zeros(2, 1, 4), torch.zeros(2, 1, 4))
+    assert qkv[:, :3].eq(0).all()
+    assert torch.equal(qkv[:, 3:], values)
+
+
+def _empty_caches(num_pages: int, page_size: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> list[Tensor]:
+    shape = (num_pages, page_size, num_kv_heads, head_dim)
+    return [torch.full(shape, math.nan, dtype=dtype) for _ in range(2)]
+
+
+def test_store_kv_writes_just_its_slots() -> None:
+    k_cache, v_cache = _empty_caches(5, 4, 2, 3, torch.float32)
+    k, v = torch.randn(3, 2, 3), torch.randn(3, 2, 3)
+    slots = torch.tensor([18, 0, 7])
+    reference.store_kv(k, v, k_cache, v_cache, slots)
+    for cache, stored in ((k_cache, k), (v_cache, v)):
+        assert torch.equal(cache[[4, 0, 1], [2, 0, 3]], stored)
+        assert cache.isfinite().all(-1).all(-1).sum() == 3
+
+
+def test_copy_kv_copies_slots_of_both_caches() -> None:
+    k_cache, v_cache = torch.randn(5, 4, 2, 3), torch.randn(5, 4, 2, 3)
+    before = k_cache.clone(), v_cache.clone()
+    reference.copy_kv(k_cache, v_cache, torch.tensor([1, 9]), torch.tensor([16, 3]))
+    for cache, old in zip((k_cache, v_cache), before, strict=True):
+        assert torch.equal(cache[[4, 0], [0, 3]], old[[0, 2], [1, 1]])
+        assert cache.ne(old).any(-1).any(-1).sum() == 2
+
+
+class PagedRows:
+    """Rows of random K and V in shuffled pages of caches full of NaN, and their attention in plain float64."""
+
+    def __init__(self, seq_lens: list[int], page_size: int, num_q_heads: int, num_kv_heads: int, dtype: torch.dtype):
+        head_dim = 8
+        self.seq_lens, self.num_q_heads, self.num_kv_heads, self.head_dim = (
+            seq_lens,
+            num_q_heads,
+            num_kv_heads,
+            head_dim,
+        )
+        self.dtype = dtype
+        num_pages = [-(-seq_len // page_size) for seq_len in seq_lens]
+        # Page 0 stays unwritten: it is what unused entries of a page table name.
+        self.k_cache, self.v_cache = _empty_caches(sum(num_pages) + 3, page_size, num_kv_heads, head_dim, dtype)
+        pages = (torch.randperm(sum(num_pages) + 2) + 1).tolist()
+        self.page_tables = torch.zeros(len(seq_lens), max(num_pages), dtype=torch.int64)
+        self.k, self.v = [], []
+        for row, (seq_len, count) in enumerate(zip(seq_lens, num_pages, strict=True)):
+            self.page_tables[row, :count] = torch.tensor([pages.pop() for _ in range(count)])
+            k, v = (torch.randn(seq_len, num_kv_heads, head_dim).to(dtype) for _ in range(2))
+            positions = torch.arange(seq_len)
+            slots = self.page_tables[row, positions // page_size] * page_size + positions % page_size
+            reference.store_kv(k, v, self.k_cache, self.v_cache, slots)
+            self.k.append(k)
+            self.v.append(v)
+
+    def queries(self, num_tokens: int) -> Tensor:
+        return torch.randn(num_tokens, self.num_q_heads, self.head_dim).to(self.dtype)
+
+    def expected(self, row: int, q: Tensor, scale: float) -> Tensor:
+        """Attention of the last len(q) tokens of a row."""
+        group = self.num_q_heads // self.num_kv_heads
+        k, v = (part[row].double().repeat_interleave(group, dim=1) for part in (self.k, self.v))
+        scores = torch.einsum("qhd,khd->hqk", q.double(), k) * scale
+        seq_len = self.seq_lens[row]
+        last_seen = torch.arange(seq_len - len(q), seq_len)
+        scores = scores.masked_fill(torch.arange(seq_len) > last_seen[:, None], -math.inf)
+        return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).to(q.dtype)
+
+
+SHAPES = [(1, 3, 3), (4, 6, 2), (16, 4, 1)]  # page_size, query heads, key/value heads
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("page_size", "num_q_heads", "num_kv_heads"), SHAPES)
+def test_decode_attention_sees_each_row_to_its_end(
+    dtype: torch.dtype, page_size: int, num_q_heads: int, num_kv_heads: int
+) -> None:
+    seq_lens = [1, 17, 16, 40, 5]
+    rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, dtype)
+    q = rows.queries(len(seq_lens))
+    slots, mask = reference.plan_decode(rows.page_tables, torch.tensor(seq_lens), max(seq_lens), page_size)
+    out = reference.decode_attention(q, rows.k_cache, rows.v_cache, slots, mask, 0.3)
+    expected = [rows.expected(row, q[row : row + 1], 0.3) for row in range(len(seq_lens))]
+    _assert_near(out, torch.cat(expected))
+
+
+def test_decode_plan_names_only_stored_places() -> None:
+    page_tables = torch.tensor([[3, 1], [2, 0]])
+    slots, mask = reference.plan_decode(page_tables, torch.tensor([6, 1]), 6, page_size=4)
+    assert slots.tolist() == [12, 13, 14, 15, 4, 5, 8, 8, 8, 8, 8, 8]
+    assert mask.flatten().tolist() == [True] * 7 + [False] * 5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("page_size", "num_q_heads", "num_kv_heads"), SHAPES)
+def test_extend_attention_is_causal_over_each_rows_prefix(
+    dtype: torch.dtype, page_size: int, num_q_heads: int, num_kv_heads: int
+) -> None:
+    seq_lens, extend_lens = [1, 17, 17, 40, 33, 16], [1, 17, 1, 7, 32, 15]
+    rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, dtype)
+    q = rows.queries(sum(extend_lens))
+    starts = torch.tensor([0, *extend_lens]).cumsum(0)
+    out = reference.extend_attention(
+        q, rows.k_cache, rows.v_cache, rows.page_tables, torch.tensor(seq_lens), starts, seq_lens, extend_lens, 0.3
+    )
+    expected = [rows.expected(row, part, 0.3) for row, part in enumerate(q.split(extend_lens))]
+    _assert_near(out, torch.cat(expected))
+
+
+def test_extend_attention_of_no_rows_is_empty() -> None:
+    k_cache, v_cache = _empty_caches(2, 4, 1, 8, torch.float32)
+    none = torch.zeros(0, dtype=torch.int64)
+    out = reference.extend_attention(
+        torch.zeros(0, 2, 8), k_cache, v_cache, none.view(0, 0), none, torch.zeros(1, dtype=torch.int64), [], [], 1.0
+    )
+    assert out.shape == (0, 2, 8)
