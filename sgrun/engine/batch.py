@@ -22,7 +22,8 @@ class Batch:
 
 
 def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
-    """Packs `rows`: extends first, then those of one token."""
+    """Packs `rows`, given in the order in which they were planned: extends first, then those of one token."""
+    copy_src, copy_dst = _copies(rows, page_size)
     rows = [row for row in rows if row.num_tokens > 1] + [row for row in rows if row.num_tokens == 1]
     starts = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([row.num_tokens for row in rows], out=starts[1:])
@@ -45,7 +46,6 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
             wanted.append((row.task, position))
             logits_rows.append(packed.start + position - row.start)
     seq_lens = [row.start + row.num_tokens for row in rows]
-    copy_src, copy_dst = _copies(rows, page_size)
 
     def tensor(array: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
@@ -73,8 +73,11 @@ def _pages(row: Row) -> list[int]:
 
 
 def _copies(rows: list[Row], page_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    copies = [row.copy for row in rows if row.copy is not None]
-    src = [np.arange(copy.num_tokens) + copy.src * page_size for copy in copies]
-    dst = [np.arange(copy.num_tokens) + copy.dst * page_size for copy in copies]
-    empty = np.empty(0, dtype=np.int64)
-    return np.concatenate([empty, *src]), np.concatenate([empty, *dst])
+    """Source and destination slots, one by one. All copies of a step happen at once, so a copy from a page that is
+    itself filled by an earlier copy of this step takes from where that one takes."""
+    origin: dict[int, int] = {}
+    for copy in (row.copy for row in rows if row.copy is not None):
+        for offset in range(copy.num_tokens):
+            src = copy.src * page_size + offset
+            origin[copy.dst * page_size + offset] = origin.get(src, src)
+    return np.array(list(origin.values()), dtype=np.int64), np.array(list(origin), dtype=np.int64)

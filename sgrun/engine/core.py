@@ -220,16 +220,19 @@ class EngineCore:
             case Score():
                 self._start_scoring(seq, op)
             case Fork():
-                for child_id in op.child_ids:
-                    child = self.sequences[child_id]
+                for child in self._children(op):
                     child.token_ids = list(seq.token_ids)
                     child.is_started = seq.is_started
                     child.is_ready = True
                     self._repin(child)
-                    self._to_advance[child_id] = child
+                    self._to_advance[child.id] = child
             case Close():
                 self._unpin(seq)
                 del self.sequences[seq.id]
+
+    def _children(self, op: Fork) -> list[Sequence]:
+        """The branches of a fork that have not been aborted before it was reached."""
+        return [self.sequences[child_id] for child_id in op.child_ids if child_id in self.sequences]
 
     def _is_grammar_ready(self, seq: Sequence, spec: GrammarSpec) -> bool:
         """Whether the constraint of the operation at the head of the queue is compiled, or has failed to."""
@@ -565,8 +568,8 @@ class EngineCore:
             case Generate() | Score():
                 self.emit(Failed(op.op_id, error))
             case Fork():
-                for child_id in op.child_ids:
-                    self._fail(self.sequences[child_id], error)
+                for child in self._children(op):
+                    self._fail(child, error)
             case Close():
                 del self.sequences[op.seq_id]
             case Append():

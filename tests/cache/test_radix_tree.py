@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from sgrun.cache.page_pool import PagePool
 from sgrun.cache.prefix_cache import Lease, PrefixCache
 from sgrun.cache.radix_tree import RadixTree

@@ -1,4 +1,4 @@
-"""The engine end to end on a tiny model: what is reused, what is the same however requests run, and what fails alone."""
+"""The engine on a tiny model: what is reused, what is the same however requests run, and what fails alone."""
 
 from __future__ import annotations
 
