@@ -107,19 +107,17 @@ class _SpecialTokens:
         """(start, end, token id) of each special token in `text`, the segments' texts joined; in order.
 
         A token must lie in segments with `special`, though it may span several; the white space that some tokens
-        swallow may lie anywhere."""
-        previous_end = 0
+        swallow may lie anywhere, and two may swallow the same."""
         for run_start, run_end in _special_runs(segments):
             found = self._finder.encode(text[run_start:run_end], add_special_tokens=False)
             for token, (start, end) in zip(found.tokens, found.offsets, strict=True):
                 token_id, strips_left, strips_right = self._tokens[token]
-                start, end = max(run_start + start, previous_end), run_start + end
-                while strips_left and start > previous_end and text[start - 1].isspace():
+                start, end = run_start + start, run_start + end
+                while strips_left and start > 0 and text[start - 1].isspace():
                     start -= 1
                 while strips_right and end < len(text) and text[end].isspace():
                     end += 1
                 yield start, end, token_id
-                previous_end = end
 
 
 def _special_runs(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:

@@ -155,6 +155,16 @@ def test_tokens_that_swallow_white_space_do_so_over_borders(flags: dict[str, boo
     assert tokenizer.encode(segments, at_start=True) == reference.encode("".join(texts)).ids
 
 
+def test_tokens_that_stand_alone_are_not_found_inside_words() -> None:
+    core, reference = byte_level_core(), byte_level_core()
+    for each in (core, reference):
+        each.add_special_tokens([AddedToken("END", normalized=False, single_word=True)])
+    text = "BEND ENDING END. END"
+    ids = Tokenizer(TokenizerFiles(core)).encode([Segment(text, special=True)], at_start=True)
+    assert ids == reference.encode(text).ids
+    assert ids.count(core.token_to_id("END")) == 2
+
+
 def test_empty_text_has_no_tokens() -> None:
     tokenizer = Tokenizer(TokenizerFiles(sentencepiece_core("prepend"), bos_token="<s>", adds_bos=True))
     assert tokenizer.encode([], at_start=True) == []
@@ -255,6 +265,12 @@ def test_special_tokens_and_unused_ids_have_no_bytes(byte_level: Tokenizer) -> N
     assert Tokenizer(TokenizerFiles(core)).token_bytes == [b"a", None, None, None, None, b"b"]
 
 
+def test_byte_level_token_outside_the_alphabet_is_its_own_text() -> None:
+    core = tokenizers.Tokenizer(models.BPE({"Ġa": 0, "日 本": 1}, []))
+    core.decoder = decoders.ByteLevel()
+    assert Tokenizer(TokenizerFiles(core)).token_bytes == [b" a", "日 本".encode()]
+
+
 def test_sentencepiece_bytes() -> None:
     tokenizer = Tokenizer(TokenizerFiles(sentencepiece_core("first")))
     assert tokenizer.token_bytes[:3] == [None, None, None]
@@ -266,6 +282,7 @@ def test_wordpiece_words_begin_with_a_space_and_truncation_is_off() -> None:
     tokenizer = Tokenizer(TokenizerFiles(wordpiece_core()))
     text = "the quick brown fox the quick brown fox"
     assert joined(tokenizer, tokenizer.encode_text(text)) == b" " + text.encode()
+    assert len(tokenizer.encode_text("the")) == 1  # no padding
     assert b"##" not in b"".join(data or b"" for data in tokenizer.token_bytes)
 
 
@@ -390,6 +407,14 @@ def test_tokens_that_only_the_configuration_declares_special_are(tmp_path: Path)
     assert tokenizer.vocab_size == new + 1  # the padding token is not in the vocabulary
     assert tokenizer.encode([Segment("<new>", special=True)], at_start=False) == [new]
     assert tool not in tokenizer.encode_text("<tool>")
+
+
+def test_naming_a_special_token_does_not_change_how_it_is_matched(tmp_path: Path) -> None:
+    core = byte_level_core()
+    core.add_special_tokens([AddedToken("<|end|>", normalized=False, lstrip=True)])
+    tokenizer = Tokenizer.load(saved(tmp_path, core, eos_token="<|end|>"))
+    (end,) = tokenizer.eos_token_ids
+    assert tokenizer.encode([Segment("  <|end|>", special=True)], at_start=True) == [end]
 
 
 def test_files_that_contradict_each_other_are_refused(tmp_path: Path) -> None:

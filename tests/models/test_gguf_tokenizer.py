@@ -70,13 +70,14 @@ def sentencepiece_metadata(**changes: GgufValue) -> dict[str, GgufValue]:
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     core.train_from_iterator(TEXTS[:2] * 3, trainers.BpeTrainer(vocab_size=300, show_progress=False))
     pieces = list(core.get_vocab())
-    random.Random(5).shuffle(pieces)  # ranks that differ from the order in which a trainer made them
+    scores = [-float(i) for i in range(len(pieces))]
+    random.Random(5).shuffle(scores)  # neither in the order of the ids nor in that in which a trainer made them
     fixed = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     metadata: dict[str, GgufValue] = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": [*fixed, *pieces],
         "tokenizer.ggml.token_type": array("i", [2, 3, 3, *[6] * 256, *[1] * len(pieces)]),
-        "tokenizer.ggml.scores": array("f", [0.0] * len(fixed) + [-float(i) for i in range(len(pieces))]),
+        "tokenizer.ggml.scores": array("f", [0.0] * len(fixed) + scores),
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.unknown_token_id": 0,
@@ -162,6 +163,32 @@ def test_smollm2_equals_transformers_where_no_digits_are(smollm2_gguf: Path) -> 
 def test_smollm2_splits_digits_and_keeps_spaces_before_them_together(smollm2_gguf: Path) -> None:
     core = build_tokenizer(read_gguf_metadata(smollm2_gguf))
     assert core.encode("x  2024").tokens == ["x", "ĠĠ", "2", "0", "2", "4"]
+
+
+def test_llama3_takes_a_word_that_is_a_token_whole_although_no_merges_lead_there() -> None:
+    metadata = byte_level_metadata("llama-bpe")
+    metadata["tokenizer.ggml.tokens"] += ["Ġzqzq"]  # type: ignore[operator]
+    metadata["tokenizer.ggml.token_type"] += array("i", [1])  # type: ignore[operator]
+    core = build_tokenizer(metadata)
+    assert core.encode("a zqzq", add_special_tokens=False).tokens == byte_level_reference("a zqzq", metadata)
+    assert core.encode("a zqzq").tokens[-1] == "Ġzqzq"
+
+
+def test_unused_tokens_are_special() -> None:
+    metadata = byte_level_metadata()
+    metadata["tokenizer.ggml.tokens"] += ["[PAD7]"]  # type: ignore[operator]
+    metadata["tokenizer.ggml.token_type"] += array("i", [5])  # type: ignore[operator]
+    assert build_tokenizer(metadata).get_added_tokens_decoder()[len(metadata["tokenizer.ggml.tokens"]) - 1].special  # type: ignore[arg-type]
+
+
+def test_sentencepiece_merges_never_spell_a_control_token() -> None:
+    metadata = sentencepiece_metadata()
+    metadata["tokenizer.ggml.tokens"] += ["<", "s>"]  # type: ignore[operator]
+    metadata["tokenizer.ggml.token_type"] += array("i", [1, 1])  # type: ignore[operator]
+    metadata["tokenizer.ggml.scores"] += array("f", [-1.0, -1.0])  # type: ignore[operator]
+    core = build_tokenizer(metadata)
+    core.encode_special_tokens = True
+    assert "<s>" not in core.encode("<s>", add_special_tokens=False).tokens
 
 
 def test_control_tokens_are_special_and_user_defined_ones_are_not() -> None:
