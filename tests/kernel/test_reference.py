@@ -168,7 +168,7 @@ def test_decode_plan_names_only_stored_places() -> None:
 def test_extend_attention_is_causal_over_each_rows_prefix(
     dtype: torch.dtype, page_size: int, num_q_heads: int, num_kv_heads: int
 ) -> None:
-    seq_lens, extend_lens = [1, 17, 17, 40, 33, 16], [1, 17, 1, 7, 32, 15]
+    seq_lens, extend_lens = [1, 17, 17, 40, 33, 18], [1, 17, 1, 7, 32, 2]
     rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, dtype)
     q = rows.queries(sum(extend_lens))
     starts = torch.tensor([0, *extend_lens]).cumsum(0)

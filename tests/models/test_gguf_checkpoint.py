@@ -83,6 +83,7 @@ def _write(
     type_: Type = Type.F32,
     extra: dict[str, np.ndarray] | None = None,
     extra_type: Type | None = None,
+    linear_factor: float | None = None,
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(128)
@@ -92,6 +93,9 @@ def _write(
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
+    if linear_factor is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(linear_factor)
     for name, tensor in tensors.items():
         values = tensor.numpy()
         if architecture == "llama":
@@ -155,10 +159,13 @@ def test_k_quants_are_read_over_many_blocks(tmp_path: Path, type_: Type) -> None
     assert torch.equal(_load(path).weights.embed, expected)
 
 
-def test_rope_factors_divide_the_frequencies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("linear_factor", [None, 2.0])
+def test_rope_factors_divide_the_frequencies(tmp_path: Path, linear_factor: float | None) -> None:
     factors = np.linspace(1.0, 8.0, HEAD_DIM // 2, dtype=np.float32)
-    path = _write(tmp_path / "m.gguf", "llama", _hf_weights("llama"), extra={"rope_freqs.weight": factors})
+    extra = {"rope_freqs.weight": factors}
+    path = _write(tmp_path / "m.gguf", "llama", _hf_weights("llama"), extra=extra, linear_factor=linear_factor)
     rope = _load(path).config.rope
+    factors *= linear_factor or 1.0
     plain = 10000.0 ** (-torch.arange(0, HEAD_DIM, 2).double() / HEAD_DIM)
     torch.testing.assert_close(rope_frequencies(rope, HEAD_DIM), (plain / torch.from_numpy(factors)).float())
 
