@@ -68,6 +68,8 @@ def _add(nfa: Nfa, node: Node, source: int, target: int) -> None:
 
 
 def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int) -> None:
+    if node.max_count is not None and node.max_count < node.min_count:
+        return
     for _ in range(node.min_count):
         after = nfa.add_state()
         _add(nfa, node.node, source, after)

@@ -12,7 +12,7 @@ class CompileLimits:
     """Bounds that keep every compile within about two seconds and a bounded amount of memory."""
 
     max_source_len: int = 1_000_000  # characters of the pattern, the schema text or all choices together
-    max_nesting: int = 200  # groups in groups, schemas in schemas
+    max_nesting: int = 100  # groups in groups, schemas in schemas
     max_nfa_states: int = 100_000  # after counted repeats are unrolled
     max_states: int = 50_000  # of a deterministic automaton, before and after its expansion to bytes
     max_subset_elements: int = 1_000_000  # NFA states over all states of the subset construction
