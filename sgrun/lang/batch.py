@@ -28,9 +28,7 @@ class Item:
 def launch(items: Sequence[Item], num_threads: int | Literal["auto"], is_async: bool) -> None:
     """Starts every item: on the event loop of bodies, or on `num_threads` threads."""
     if num_threads == "auto":
-        loop = loop_for_bodies()
-        for item in items:
-            item.run.spawn(item.body, is_async, loop)
+        _launch_on_loop(items, is_async)
         return
     if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
         raise InvalidParameterError(f"num_threads is {num_threads!r}; allowed: 'auto' or an integer of at least 1")
@@ -40,6 +38,18 @@ def launch(items: Sequence[Item], num_threads: int | Literal["auto"], is_async: 
     for item in items:
         executor.submit(contextvars.copy_context().run, item.run.perform_on_thread, item.body)
     executor.shutdown(wait=False)
+
+
+def _launch_on_loop(items: Sequence[Item], is_async: bool) -> None:
+    loop = loop_for_bodies()
+    for item in items:
+        item.run.is_elsewhere = True
+
+    def spawn_all() -> None:
+        for item in items:
+            item.run.spawn(item.body, is_async, loop)
+
+    loop.call_soon_threadsafe(spawn_all)
 
 
 def collect(

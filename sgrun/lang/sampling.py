@@ -64,8 +64,9 @@ def sampling_params(
 
 def check_sampling(arguments: SamplingArguments) -> None:
     """Raises InvalidParameterError if `arguments` cannot work whatever they inherit."""
-    unlimited: SamplingArguments = {"max_tokens": 2**31 - 1}
-    sampling_params(unlimited, arguments)
+    if any(value is not None for value in arguments.values()):
+        unlimited: SamplingArguments = {"max_tokens": 2**31 - 1}
+        sampling_params(unlimited, arguments)
 
 
 def derive_seed(seed: int, *path: object) -> int:

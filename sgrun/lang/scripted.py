@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sgrun.errors import AbortedError, EmptyPromptError, EngineClosedError
+from sgrun.lang.waiting import Mailbox
 from sgrun.types import (
     ChatFormat,
     ChoiceScore,
@@ -44,8 +45,8 @@ class Call:
 class _Sequence:
     """`turn` lets operations run one at a time in order; a fork is `ready` once its source has come as far as it."""
 
-    end: asyncio.Future[None]
     text: str = ""
+    pause: asyncio.Future[None] | None = None
     error: BaseException | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,9 +54,12 @@ class _Sequence:
     def fail(self, error: BaseException) -> None:
         if self.error is None:
             self.error = error
-        if not self.end.done():
-            self.end.set_result(None)
+        self.resume()
         self.ready.set()
+
+    def resume(self) -> None:
+        if self.pause is not None and not self.pause.done():
+            self.pause.set_result(None)
 
 
 class ScriptedBackend:
@@ -81,10 +85,12 @@ class ScriptedBackend:
         self._chat_format = chat_format
         self._sequences: dict[int, _Sequence] = {}
         self._token_ids: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._numbers = itertools.count()
         self._is_shut_down = False
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
+        self._mailbox = Mailbox(self._loop)
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-backend", daemon=True)
         self._thread.start()
 
@@ -214,32 +220,51 @@ class ScriptedBackend:
             sequence = self._sequences.pop(seq_id, None)
             if sequence is not None and not self._is_shut_down:
                 error = AbortedError(f"sequence {seq_id} was aborted")
-                self._loop.call_soon_threadsafe(sequence.fail, error)
+                self._mailbox.post(lambda: sequence.fail(error))
 
     def _new_sequence(self) -> tuple[int, _Sequence]:
         seq_id = next(self._numbers)
-        self._sequences[seq_id] = _Sequence(self._loop.create_future())
+        self._sequences[seq_id] = _Sequence()
         return seq_id, self._sequences[seq_id]
 
     def _submit(
         self, name: str, seq_id: int, value: object, operation: Callable[[_Sequence], Coroutine[Any, Any, T]]
     ) -> Future[T]:
         """The lock keeps the order of calls and the order in which their tasks start the same."""
+        future: Future[T] = Future()
         with self._lock:
             self.calls.append(Call(name, seq_id, value))
             sequence = self._sequences.get(seq_id)
             if sequence is not None and not self._is_shut_down:
-                return asyncio.run_coroutine_threadsafe(_in_turn(sequence, operation), self._loop)
-        failed: Future[T] = Future()
+                self._mailbox.post(lambda: self._start(sequence, operation, future))
+                return future
         if self._is_shut_down:
-            failed.set_exception(EngineClosedError("the scripted backend has been shut down"))
+            future.set_exception(EngineClosedError("the scripted backend has been shut down"))
         else:
-            failed.set_exception(AbortedError(f"sequence {seq_id} has ended"))
-        return failed
+            future.set_exception(AbortedError(f"sequence {seq_id} has ended"))
+        return future
+
+    def _start(
+        self, sequence: _Sequence, operation: Callable[[_Sequence], Coroutine[Any, Any, T]], future: Future[T]
+    ) -> None:
+        def copy_outcome(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            error = task.exception()
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(task.result())
+
+        task = self._loop.create_task(_in_turn(sequence, operation))
+        self._tasks.add(task)  # the loop itself does not keep its tasks alive
+        task.add_done_callback(copy_outcome)
 
     async def _pause(self, sequence: _Sequence, seconds: float) -> None:
         if seconds > 0:
-            await asyncio.wait([sequence.end], timeout=seconds)
+            sequence.pause = self._loop.create_future()
+            timer = self._loop.call_later(seconds, sequence.resume)
+            await sequence.pause
+            timer.cancel()
         if sequence.error is not None:
             raise sequence.error
 
@@ -273,8 +298,7 @@ class ScriptedBackend:
         error = EngineClosedError("the scripted backend has been shut down")
         for sequence in self._sequences.values():
             sequence.fail(error)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _in_turn(sequence: _Sequence, operation: Callable[[_Sequence], Awaitable[T]]) -> T:

@@ -12,6 +12,7 @@ import contextvars
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -50,18 +51,54 @@ async def until_done(future: Future[Any]) -> None:
         return
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
+    mailbox = _mailbox_of(loop)
+
+    def complete() -> None:
+        if not done.done():
+            done.set_result(None)
 
     def wake(_: Future[Any]) -> None:
         with suppress(RuntimeError):  # the loop has been closed, and whoever waited on it is gone
-            loop.call_soon_threadsafe(_complete, done)
+            mailbox.post(complete)
 
     future.add_done_callback(wake)
     await done
 
 
-def _complete(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
+class Mailbox:
+    """Calls that other threads ask of a loop. Many that come together wake the loop once, which costs a system call.
+
+    `_drain` lowers the flag before it takes calls, and `post` adds its call before it looks at the flag, so no call
+    is left behind.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._calls: deque[Callable[[], object]] = deque()
+        self._is_drain_due = False
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Runs `call`, which must not raise, on the loop. Raises RuntimeError if the loop is closed."""
+        self._calls.append(call)
+        if not self._is_drain_due:
+            self._is_drain_due = True
+            self.loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._is_drain_due = False
+        while self._calls:
+            self._calls.popleft()()
+
+
+_of_thread = threading.local()
+
+
+def _mailbox_of(running: asyncio.AbstractEventLoop) -> Mailbox:
+    """The mailbox of the loop that runs in this thread."""
+    mailbox: Mailbox | None = getattr(_of_thread, "mailbox", None)
+    if mailbox is None or mailbox.loop is not running:
+        mailbox = _of_thread.mailbox = Mailbox(running)
+    return mailbox
 
 
 async def run_in_greenlet(call: Callable[[], T]) -> T:
