@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from sgrun.config import Dtype, EngineConfig
@@ -115,6 +116,10 @@ class Engine:
     def chat_format(self) -> ChatFormat | None:
         """The model's chat template, or None if it has none."""
         return self._tokenizer.chat_format
+
+    @property
+    def device(self) -> torch.device:
+        return self._core.device
 
     @property
     def limits(self) -> Limits:
