@@ -199,7 +199,7 @@ def test_hostile_size_costs_little_time_and_memory(path: Path, content: bytes, w
         with contextlib.suppress(WeightsError):
             check_gguf_header(path)
 
-    assert min(_timed(check) for _ in range(2)) < 1.0
+    assert _timed(check) < 1.0
     tracemalloc.start()
     check()
     peak_bytes = tracemalloc.get_traced_memory()[1]

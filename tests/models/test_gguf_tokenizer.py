@@ -42,6 +42,12 @@ def varied_texts(count: int, seed: int) -> list[str]:
     return ["".join(generator.choices(pieces, k=generator.randrange(1, 12))) for _ in range(count)]
 
 
+def dense_texts(count: int) -> list[str]:
+    """Few letters, so that which neighbours are joined first matters."""
+    generator = random.Random(6)
+    return ["".join(generator.choices("abc ", k=20)) for _ in range(count)]
+
+
 def byte_level_metadata(pre: str = "smollm", **changes: GgufValue) -> dict[str, GgufValue]:
     """A tiny byte-level vocabulary in the words of GGUF."""
     core = tokenizers.Tokenizer(models.BPE())
@@ -65,11 +71,11 @@ def byte_level_metadata(pre: str = "smollm", **changes: GgufValue) -> dict[str, 
 
 
 def sentencepiece_metadata(**changes: GgufValue) -> dict[str, GgufValue]:
-    """A tiny SentencePiece vocabulary: specials, the 256 bytes, then pieces with falling scores."""
+    """A tiny SentencePiece vocabulary: specials, the 256 bytes, then pieces with scores."""
     core = tokenizers.Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    core.train_from_iterator(TEXTS[:2] * 3, trainers.BpeTrainer(vocab_size=300, show_progress=False))
-    pieces = list(core.get_vocab())
+    core.train_from_iterator([*TEXTS[:2], *dense_texts(200)], trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    pieces = sorted(core.get_vocab())
     scores = [-float(i) for i in range(len(pieces))]
     random.Random(5).shuffle(scores)  # neither in the order of the ids nor in that in which a trainer made them
     fixed = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -235,7 +241,7 @@ def sentencepiece_reference(text: str, metadata: dict[str, Any]) -> list[str]:
 def test_sentencepiece_equals_its_definition_and_decodes_back() -> None:
     metadata = sentencepiece_metadata()
     core = build_tokenizer(metadata)
-    for text in [*TEXTS[:-1], *varied_texts(300, seed=4)]:
+    for text in [*TEXTS[:-1], *varied_texts(300, seed=4), *dense_texts(100)]:
         text = text.replace("<", "")
         encoding = core.encode(text, add_special_tokens=False)
         assert encoding.tokens == sentencepiece_reference(text, metadata) if text else encoding.tokens == []
