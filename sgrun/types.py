@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from sgrun.errors import InvalidParameterError
 
@@ -118,9 +118,9 @@ def _int(name: str, value: object, low: int, high: int) -> None:
         raise InvalidParameterError(f"{name} is {value!r}; allowed: an integer from {low} to {high}")
 
 
-def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high or (open_low and value == low):  # type: ignore[arg-type]
+def _number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> None:
+    is_allowed = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (is_allowed and low <= value <= high) or (open_low and value == low):
         bound = f"above {low}" if open_low else f"from {low}"
         raise InvalidParameterError(f"{name} is {value!r}; allowed: a number {bound} to {high}")
 

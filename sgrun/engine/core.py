@@ -17,9 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sgrun.cache.prefix_cache import PrefixCache
+from sgrun.cache.prefix_cache import Lease, PrefixCache
 from sgrun.engine.batch import build_batch
 from sgrun.engine.detokenizer import Detokenizer
+from sgrun.engine.generation import Ending, Generation, SampleTask
 from sgrun.engine.messages import (
     Abort,
     Append,
@@ -37,11 +38,11 @@ from sgrun.engine.messages import (
     Operation,
     Progress,
     Score,
-    ScoreOutput,
 )
-from sgrun.engine.sampler import NOT_FINITE, NOTHING_ALLOWED, Sampled, SampleRow, sample
+from sgrun.engine.sampler import Sampled, sample
 from sgrun.engine.scheduler import Row, Scheduler
-from sgrun.engine.sequence import Generation, SampleTask, ScoreTask, Scoring, Sequence, Task, Timing, plan_score_tasks
+from sgrun.engine.scoring import ScoreTask, Scoring, start_scoring
+from sgrun.engine.sequence import Sequence, Task, Timing, Work
 from sgrun.engine.tokenizer import Tokenizer
 from sgrun.errors import (
     AbortedError,
@@ -49,15 +50,15 @@ from sgrun.errors import (
     EmptyPromptError,
     EngineClosedError,
     EngineError,
-    GrammarDeadEndError,
     InvalidParameterError,
     NonFiniteLogitsError,
 )
+from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import GrammarCompiler
 from sgrun.grammar.matcher import GrammarMatcher, MaskCache
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.models.inputs import ForwardInputs
-from sgrun.types import Chunk, Completion, FinishReason, GenerationResult, GrammarSpec, TokenLogprob
+from sgrun.types import Completion, GenerationResult, GrammarSpec, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,6 @@ class EngineCore:
         self._masks = MaskCache(MASK_CACHE_BYTES)
         token_bytes = tokenizer.token_bytes[: limits.vocab_size]
         self._vocabulary = Vocabulary([*token_bytes, *[None] * (limits.vocab_size - len(token_bytes))])
-        self._token_bytes = token_bytes
         self._num_tasks = 0
         self._num_steps = 0
         self._num_failures = 0
@@ -193,6 +193,8 @@ class EngineCore:
         else:
             seq.ops.append(op)
             self._to_advance[seq.id] = seq
+            if isinstance(op, Generate) and op.grammar is not None:
+                self.compiler.submit(op.grammar)  # while the operations before it run
 
     def _advance_all(self) -> None:
         while self._to_advance:
@@ -250,50 +252,40 @@ class EngineCore:
         self._check_ids("stop_token_ids", params.stop_token_ids)
         compiled, seq.grammar = seq.grammar, None
         automaton = None if compiled is None else compiled.result()
-        timing = Timing(submitted=time.monotonic())
-        generation = Generation(op, timing)
         seed = secrets.randbits(64) if params.seed is None else params.seed
-        end_ids = () if params.ignore_eos else tuple(self.tokenizer.eos_token_ids)
+        generation = Generation(op, Timing(time.monotonic()), seed)
         for index in range(params.n):
-            matcher = None
-            if automaton is not None:
-                matcher = GrammarMatcher(automaton, self._vocabulary, self._masks, end_token_ids=end_ids)
             task = SampleTask(
                 seq=seq,
                 tokens=list(seq.token_ids),
                 prompt_len=len(seq.token_ids),
-                arrival=self._num_tasks,
-                timing=timing,
-                cache_salt=seq.cache_salt,
+                arrival=self._num_tasks + index,
+                timing=generation.timing,
                 generation=generation,
                 index=index,
-                seed=(seed + index * 0x9E3779B97F4A7C15) % 2**64,  # samples of one generation draw apart
-                detokenizer=Detokenizer(self._token_bytes, params.stop),
-                matcher=matcher,
+                tokenizer=self.tokenizer,
+                detokenizer=Detokenizer(self.tokenizer.token_bytes, params.stop),
+                matcher=None if automaton is None else self._matcher(automaton, params),
             )
             generation.tasks.append(task)
-            self._num_tasks += 1
-            self.scheduler.add(task)
-        seq.active = generation
+        self._start(seq, generation)
+
+    def _matcher(self, automaton: Automaton, params: SamplingParams) -> GrammarMatcher:
+        end_ids = () if params.ignore_eos else self.tokenizer.eos_token_ids
+        return GrammarMatcher(automaton, self._vocabulary, self._masks, end_ids)
 
     def _start_scoring(self, seq: Sequence, op: Score) -> None:
         self._check_length(len(seq.token_ids), max(map(len, op.choices)))
-        logprobs = [[0.0] * len(choice) for choice in op.choices]
-        unconditional = [[0.0] * len(choice) for choice in op.choices] if op.unconditional else []
-        scoring = Scoring(op, Timing(submitted=time.monotonic()), logprobs, unconditional)
-        prefixes = [(seq.token_ids, logprobs)]
-        if op.unconditional:
-            prefixes.append(([], unconditional))
-        for prefix, out in prefixes:
-            tasks = plan_score_tasks(scoring, seq, prefix, out, seq.cache_salt, self._num_tasks)
-            self._num_tasks += len(tasks)
-            scoring.tasks.extend(tasks)
-        scoring.num_pending = len(scoring.tasks)
-        for task in scoring.tasks:
-            self.scheduler.add(task)
-        seq.active = scoring
+        scoring = start_scoring(seq, op, time.monotonic(), self._num_tasks)
+        self._start(seq, scoring)
         if not scoring.tasks:
             self._finish_scoring(scoring, seq)
+
+    def _start(self, seq: Sequence, work: Work) -> None:
+        seq.active = work
+        self._num_tasks += len(work.tasks)
+        for task in work.tasks:
+            self.scheduler.add(task)
 
     def _check_length(self, num_tokens: int, max_tokens: int) -> None:
         pool_len = self.limits.num_pages * self.limits.page_size
@@ -328,15 +320,8 @@ class EngineCore:
             return
         for row in rows:
             row.task.num_computed += row.num_tokens
-        scored = [(i, task, position) for i, (task, position) in enumerate(batch.wanted) if isinstance(task, ScoreTask)]
-        sampled = [(i, task) for i, (task, _) in enumerate(batch.wanted) if isinstance(task, SampleTask)]
-        for index, score_task, position in scored:
-            self._guard(score_task, partial(self._commit_score, score_task, position, logits[index]))
-        for row in rows:
-            if isinstance(row.task, ScoreTask) and row.task.lease is not None and row.task.num_remaining == 0:
-                self._finish_score_task(row.task)
-        if sampled:
-            self._sample(logits[[i for i, _ in sampled]], [task for _, task in sampled])
+        self._commit_scores(rows, batch.wanted, logits)
+        self._commit_samples(batch.wanted, logits)
 
     def _count(self, row: Row, now: float) -> None:
         task, timing = row.task, row.task.timing
@@ -352,11 +337,28 @@ class EngineCore:
             self._cached_tokens += row.start
         timing.computed_tokens += row.num_tokens
 
-    def _sample(self, logits: Tensor, tasks: list[SampleTask]) -> None:
-        for task, outcome in zip(tasks, sample(logits, [self._sample_row(task) for task in tasks]), strict=True):
+    def _commit_scores(self, rows: list[Row], wanted: list[tuple[Task, int]], logits: Tensor) -> None:
+        for index, (task, position) in enumerate(wanted):
+            if isinstance(task, ScoreTask):
+                self._guard(task, partial(task.take, position, logits[index]))
+        for task in (row.task for row in rows):
+            if isinstance(task, ScoreTask) and task.lease is not None and task.num_remaining == 0:
+                self._end_task(task, task.lease)
+                task.scoring.num_pending -= 1
+                if task.scoring.num_pending == 0:
+                    self._finish_scoring(task.scoring, task.seq)
+
+    def _commit_samples(self, wanted: list[tuple[Task, int]], logits: Tensor) -> None:
+        places = [(index, task) for index, (task, _) in enumerate(wanted) if isinstance(task, SampleTask)]
+        if not places:
+            return
+        tasks = [task for _, task in places]
+        sampled = sample(logits[[index for index, _ in places]], [task.sample_row() for task in tasks])
+        for task, outcome in zip(tasks, sampled, strict=True):
             self._guard(task, partial(self._commit_sample, task, outcome))
 
     def _guard(self, task: Task, commit: Callable[[], None]) -> None:
+        """Commits what a task has computed, unless it failed or was sent back in the same step."""
         if task.seq.error is not None or task.lease is None:
             return
         try:
@@ -364,140 +366,41 @@ class EngineCore:
         except Exception as error:  # noqa: BLE001 - the engine's border: one row fails its own sequence
             self._fail(task.seq, error, discard=isinstance(error, NonFiniteLogitsError))
 
-    def _sample_row(self, task: SampleTask) -> SampleRow:
-        params = task.generation.op.params
-        num_sampled = task.num_outputs
-        banned: tuple[int, ...] = ()
-        if num_sampled < params.min_tokens:
-            banned = (*self.tokenizer.eos_token_ids, *params.stop_token_ids)
-        needs_output = bool(params.frequency_penalty or params.presence_penalty or params.repetition_penalty != 1.0)
-        return SampleRow(
-            params=params,
-            seed=task.seed,
-            position=num_sampled,
-            prompt_ids=task.tokens[: task.prompt_len] if params.repetition_penalty != 1.0 else [],
-            output_ids=task.tokens[task.prompt_len :] if needs_output else [],
-            bitmask=None if task.matcher is None else task.matcher.bitmask(),
-            banned_ids=banned,
-        )
-
-    def _commit_sample(self, task: SampleTask, outcome: Sampled) -> None:
-        if outcome.token_id == NOT_FINITE:
-            raise NonFiniteLogitsError(f"the model gave NaN or infinite logits after {len(task.tokens)} tokens")
-        if outcome.token_id == NOTHING_ALLOWED:
-            raise GrammarDeadEndError(
-                f"no token may follow after {task.num_outputs} tokens of output "
-                f"{task.detokenizer.text[-40:]!r}: constraint, min_tokens and logit_bias exclude all of them"
-            )
-        params = task.generation.op.params
+    def _commit_sample(self, task: SampleTask, sampled: Sampled) -> None:
+        text, ending = task.take(sampled)
         task.timing.first_sampled = task.timing.first_sampled or time.monotonic()
-        token_id = outcome.token_id
-        if params.logprobs:
-            entry = self._token_logprob(token_id, outcome.logprob, outcome.top)
-            task.logprobs.append(entry)
-            task.chunk_logprobs.append(entry)
-        is_end = token_id in self.tokenizer.eos_token_ids and not params.ignore_eos
-        if is_end or token_id in params.stop_token_ids:
-            self._finish_sample(task, "stop", token_id, num_sampled=task.num_outputs + 1)
-            return
-        task.tokens.append(token_id)
-        task.chunk_token_ids.append(token_id)
-        if task.matcher is not None:
-            is_accepted = task.matcher.accept(token_id)
-            assert is_accepted, f"the constraint refuses token {token_id} that its bitmask allowed"
-        text = task.detokenizer.push(token_id)
-        if task.detokenizer.matched is not None or (task.matcher is not None and task.matcher.is_finished):
-            self._finish_sample(task, "stop", None, last_text=text)
-        elif task.num_outputs == params.max_tokens:
-            self._finish_sample(task, "length", None, last_text=text)
-        elif text:
-            self._emit_chunk(task, text)
+        if task.generation.op.wants_chunks and (text or (ending is not None and task.params.logprobs)):
+            self.emit(Progress(task.generation.op.op_id, task.chunk(text)))
+        if ending is not None:
+            self._finish_sample(task, ending)
 
-    def _token_logprob(self, token_id: int, logprob: float, top: tuple[tuple[int, float], ...]) -> TokenLogprob:
-        def text(i: int) -> str:
-            data = self._token_bytes[i] if i < len(self._token_bytes) else None
-            return (data or b"").decode("utf-8", errors="replace")
-
-        return TokenLogprob(token_id, text(token_id), logprob, tuple(TokenLogprob(i, text(i), p) for i, p in top))
-
-    def _emit_chunk(self, task: SampleTask, text: str) -> None:
-        if task.generation.op.wants_chunks:
-            chunk = Chunk(text, tuple(task.chunk_token_ids), tuple(task.chunk_logprobs), task.index)
-            self.emit(Progress(task.generation.op.op_id, chunk))
-        task.chunk_token_ids = []
-        task.chunk_logprobs = []
-
-    def _finish_sample(
-        self,
-        task: SampleTask,
-        reason: FinishReason,
-        stop_reason: str | int | None,
-        *,
-        last_text: str = "",
-        num_sampled: int | None = None,
-    ) -> None:
-        detokenizer = task.detokenizer
-        num_sampled = task.num_outputs if num_sampled is None else num_sampled
-        last_text += detokenizer.flush()
-        if detokenizer.matched is not None:
-            reason, stop_reason = "stop", detokenizer.matched
-        if last_text or task.chunk_logprobs:
-            self._emit_chunk(task, last_text)
-        kept = task.tokens
-        if detokenizer.matched is not None:
-            # A stop string cut the text: tokens wholly before the cut stay, what is left of the one it fell into is
-            # spelled anew.
-            kept = task.tokens[: task.prompt_len + detokenizer.kept_tokens]
-        num_valid = min(task.num_computed, len(kept))
-        if detokenizer.matched is not None and detokenizer.tail_text:
-            kept = kept + self.tokenizer.encode_text(detokenizer.tail_text)
+    def _finish_sample(self, task: SampleTask, ending: Ending) -> None:
+        kept, num_sampled = task.kept_tokens()
         assert task.lease is not None
-        self.cache.publish(task.lease, kept, num_valid)
-        self.scheduler.remove(task)
-        self.cache.release(task.lease)
-        task.lease = None
-        generation = task.generation
+        self.cache.publish(task.lease, kept, min(task.num_computed, num_sampled))
+        self._end_task(task, task.lease)
+        generation, seq = task.generation, task.seq
         generation.completions[task.index] = Completion(
-            text=detokenizer.text,
+            text=task.detokenizer.text,
             token_ids=tuple(kept[task.prompt_len :]),
-            finish_reason=reason,
-            stop_reason=stop_reason,
+            finish_reason=ending.reason,
+            stop_reason=ending.stop_reason,
             logprobs=tuple(task.logprobs),
-            completion_tokens=num_sampled,
+            completion_tokens=ending.num_sampled,
         )
         if len(generation.completions) == generation.op.params.n:
-            self._finish_generation(generation, task.seq, task.prompt_len)
-
-    def _finish_generation(self, generation: Generation, seq: Sequence, prompt_len: int) -> None:
-        completions = tuple(generation.completions[i] for i in range(generation.op.params.n))
-        seq.token_ids = seq.token_ids[:prompt_len] + list(completions[0].token_ids)
-        stats = generation.timing.stats(prompt_len, time.monotonic())
-        self._finish(seq, Finished(generation.op.op_id, GenerationResult(completions, stats)))
-
-    def _commit_score(self, task: ScoreTask, position: int, logits: Tensor) -> None:
-        logprobs = torch.log_softmax(logits, dim=-1)
-        if not bool(logprobs.sum().isfinite()):
-            raise NonFiniteLogitsError(f"the model gave NaN or infinite logits after {position + 1} tokens")
-        for wanted in task.wanted[position]:
-            wanted.out[wanted.choice][wanted.index] = float(logprobs[wanted.token_id])
-
-    def _finish_score_task(self, task: ScoreTask) -> None:
-        assert task.lease is not None
-        self.scheduler.remove(task)
-        self.cache.release(task.lease)
-        task.lease = None
-        scoring = task.scoring
-        scoring.num_pending -= 1
-        if scoring.num_pending == 0:
-            self._finish_scoring(scoring, task.seq)
+            completions = tuple(generation.completions[index] for index in range(generation.op.params.n))
+            seq.token_ids += completions[0].token_ids
+            stats = generation.timing.stats(task.prompt_len, time.monotonic())
+            self._finish(seq, Finished(generation.op.op_id, GenerationResult(completions, stats)))
 
     def _finish_scoring(self, scoring: Scoring, seq: Sequence) -> None:
-        output = ScoreOutput(
-            tuple(map(tuple, scoring.logprobs)),
-            tuple(map(tuple, scoring.unconditional_logprobs)),
-            scoring.timing.stats(len(seq.token_ids), time.monotonic()),
-        )
-        self._finish(seq, Finished(scoring.op.op_id, output))
+        self._finish(seq, Finished(scoring.op.op_id, scoring.output(len(seq.token_ids), time.monotonic())))
+
+    def _end_task(self, task: Task, lease: Lease) -> None:
+        self.scheduler.remove(task)
+        self.cache.release(lease)
+        task.lease = None
 
     def _finish(self, seq: Sequence, event: Finished) -> None:
         seq.active = None
@@ -553,11 +456,9 @@ class EngineCore:
 
     def _drop(self, task: Task, discard: bool) -> None:
         if task.lease is not None:
-            self.scheduler.remove(task)
             if discard:
                 self.cache.discard(task.lease)
-            self.cache.release(task.lease)
-            task.lease = None
+            self._end_task(task, task.lease)
             if discard:
                 self.scheduler.requeue_orphans()
         elif task in self.scheduler.waiting:

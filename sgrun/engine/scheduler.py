@@ -146,7 +146,7 @@ class Scheduler:
 
     def _acquire(self, task: Task) -> Lease | None:
         """A lease with room for the whole of the task's tokens reserved, or None if it has to wait for others."""
-        lease = self.cache.acquire(task.tokens, task.match_limit, task.cache_salt)
+        lease = self.cache.acquire(task.tokens, task.match_limit, task.seq.cache_salt)
         # A spare page for each running task, or the next decodes would retract the newcomer right away.
         num_pages = self.cache.pages_to_grow(lease, len(task.tokens)) + len(self.running)
         if self._reserve(num_pages):
@@ -156,7 +156,7 @@ class Scheduler:
             return None
         # Alone and still too large: its own cached path holds pages that the bare tokens would not need (divergences
         # inside a page keep both copies). Without the match everything can be evicted, and a checked task fits.
-        lease = self.cache.acquire(task.tokens, 0, task.cache_salt)
+        lease = self.cache.acquire(task.tokens, 0, task.seq.cache_salt)
         has_room = self._reserve(self.cache.pages_to_grow(lease, len(task.tokens)))
         assert has_room, f"{len(task.tokens)} tokens do not fit an empty pool"
         return lease
@@ -169,7 +169,7 @@ class Scheduler:
         def order(task: Task) -> tuple[int, bool, bool, int, int]:
             is_aged = now - task.timing.submitted > self.max_wait_s
             is_started = task.seq.is_started or len(task.tokens) > task.prompt_len
-            cached_len = self.cache.tree.match_len(task.tokens, task.cache_salt)
+            cached_len = self.cache.tree.match_len(task.tokens, task.seq.cache_salt)
             return (-task.seq.priority, not is_aged, not is_started, 0 if is_aged else -cached_len, task.arrival)
 
         return sorted(first, key=order)
