@@ -14,6 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sgrun.engine.client import Engine
 from sgrun.models.source import default_model_path
 
+# Models, kernels and engines of these tests run on the GPU where there is one.
+if torch.cuda.is_available():
+    torch.set_default_device("cuda")
+
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

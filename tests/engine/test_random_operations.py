@@ -60,7 +60,7 @@ class HashModel:
         self.places[slots] = inputs.token_ids.numpy()
         self.places[inputs.copy_dst.numpy()] = self.places[inputs.copy_src.numpy()]
         starts = inputs.extend_starts.numpy()
-        logits = torch.zeros(len(inputs.logits_rows), VOCAB_SIZE)
+        logits = torch.zeros(len(inputs.logits_rows), VOCAB_SIZE, device="cpu")
         for out, packed in enumerate(inputs.logits_rows.tolist()):
             row = int(np.searchsorted(starts, packed, side="right")) - 1
             seen = np.arange(int(inputs.positions[packed]) + 1)

@@ -71,7 +71,7 @@ def test_draws_follow_the_exact_distribution(temperature: float, top_k: int, top
 
 
 def test_a_draw_depends_on_its_own_row_alone() -> None:
-    logits = torch.randn(64, 300, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(64, 300, generator=torch.Generator().manual_seed(0), device="cpu")
     rows = [
         row(position=i, seed=i % 7, temperature=0.5 + i % 3, top_p=1.0 if i % 2 else 0.7, min_p=0.01 * (i % 5))
         for i in range(64)

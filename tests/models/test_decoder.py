@@ -94,7 +94,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
     folder = tmp_path_factory.mktemp("model")
     theirs.save_pretrained(folder)
-    return load_model(folder, dtype=torch.float32, device="cpu"), theirs
+    return load_model(folder, dtype=torch.float32, device=torch.get_default_device()), theirs
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Pool:
         config = self.decoder.config
         shape = (config.num_layers, 2, self.num_pages, self.page_size, config.num_kv_heads, config.head_dim)
         self.kv = torch.full(shape, float("nan"), dtype=self.decoder.dtype)
-        self.free = torch.randperm(self.num_pages, generator=torch.Generator().manual_seed(3)).tolist()
+        self.free = torch.randperm(self.num_pages, generator=torch.Generator().manual_seed(3), device="cpu").tolist()
 
     def add(self, token_ids: list[int], pages: list[int] | None = None, cached_len: int = 0) -> Row:
         row = Row(token_ids, list(pages or []), cached_len)
@@ -184,7 +184,8 @@ def _ids(values: list[int] | list[list[int]]) -> Tensor:
 
 
 def _tokens(length: int, seed: int = 0) -> list[int]:
-    return torch.randint(0, SIZES["vocab_size"], (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, SIZES["vocab_size"], (length,), generator=generator, device="cpu").tolist()
 
 
 @torch.no_grad()
@@ -291,7 +292,7 @@ def test_half_precision_stays_near_float32(
 ) -> None:
     theirs = pair[1]
     theirs.save_pretrained(tmp_path)
-    pool = Pool(load_model(tmp_path, dtype=dtype, device="cpu"))
+    pool = Pool(load_model(tmp_path, dtype=dtype, device=torch.get_default_device()))
     row = pool.add(_tokens(20))
     extended = pool.forward([(row, 19)])
     logits = torch.cat([extended, pool.forward([], [row])])

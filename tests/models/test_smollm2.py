@@ -20,7 +20,7 @@ PAGE_SIZE = 16
 
 @pytest.fixture(scope="module")
 def ours(smollm2_gguf: Path) -> Decoder:
-    return load_model(smollm2_gguf, dtype=torch.float32, device="cpu")
+    return load_model(smollm2_gguf, dtype=torch.float32, device=torch.get_default_device())
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_64_greedy_tokens_are_those_of_transformers(ours: Decoder, theirs: PreTr
 
 
 def test_bfloat16_agrees_on_the_next_token(ours: Decoder, smollm2_gguf: Path) -> None:
-    half = load_model(smollm2_gguf, dtype=torch.bfloat16, device="cpu")
+    half = load_model(smollm2_gguf, dtype=torch.bfloat16, device=torch.get_default_device())
     logits = half.forward(_inputs(PROMPT, 0), _empty_kv(half))
     expected = ours.forward(_inputs(PROMPT, 0), _empty_kv(ours))
     assert (logits - expected).norm() / expected.norm() < 0.02
