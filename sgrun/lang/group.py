@@ -33,6 +33,11 @@ class ProgramStateGroup:
     def __getitem__(self, index: int) -> ProgramState:
         return self._states[index]
 
+    def __setitem__(self, index: int, state: ProgramState) -> None:
+        """Completes `forks[i] += expr`; a fork cannot be replaced."""
+        if self._states[index] is not state:
+            raise ProgramError("a fork cannot be replaced by another state; append to it with forks[i] += ...")
+
     def __iter__(self) -> Iterator[ProgramState]:
         return iter(self._states)
 

@@ -208,11 +208,14 @@ class ScriptedBackend:
 
     def close(self, seq_id: int) -> None:
         async def run(sequence: _Sequence) -> None:
+            """Nothing is left to do when its turn comes, whether the operations before it failed or not."""
+
+        def forget(_: Future[None]) -> None:
             with self._lock:
                 self._sequences.pop(seq_id, None)
 
         if seq_id in self._sequences:
-            self._submit("close", seq_id, None, run)
+            self._submit("close", seq_id, None, run).add_done_callback(forget)
 
     def abort(self, seq_id: int) -> None:
         with self._lock:
