@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sgrun.grammar.dfa import intersection
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget
 from sgrun.grammar.nfa import Nfa
 from sgrun.grammar.rewrite import json_escaped, without_assertions
 from sgrun.grammar.syntax import (
@@ -22,9 +22,9 @@ from sgrun.grammar.syntax import (
 )
 
 
-def build_nfa(node: Node, limits: CompileLimits) -> Nfa:
+def build_nfa(node: Node, budget: Budget) -> Nfa:
     """An NFA for the texts of `node`; raises GrammarTooLargeError as soon as it has too many states."""
-    nfa = Nfa(limits)
+    nfa = Nfa(budget)
     _add(nfa, node, Nfa.START, Nfa.ACCEPT)
     return nfa
 
@@ -60,11 +60,11 @@ def _add(nfa: Nfa, node: Node, source: int, target: int) -> None:
         case Assertion(position):
             nfa.guarded.setdefault(source, []).append((position, target))
         case Scope(inner):
-            nfa.embed(without_assertions(build_nfa(inner, nfa.limits)), source, target)
+            nfa.embed(without_assertions(build_nfa(inner, nfa.budget)), source, target)
         case JsonEscaped(inner):
-            nfa.embed(json_escaped(build_nfa(inner, nfa.limits)), source, target)
+            nfa.embed(json_escaped(build_nfa(inner, nfa.budget)), source, target)
         case Intersection(left, right):
-            nfa.embed(intersection(build_nfa(left, nfa.limits), build_nfa(right, nfa.limits)), source, target)
+            nfa.embed(intersection(build_nfa(left, nfa.budget), build_nfa(right, nfa.budget)), source, target)
 
 
 def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int) -> None:

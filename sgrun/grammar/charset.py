@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -88,23 +89,37 @@ def ecma_space() -> CodePoints:
     return union(zs, of_chars("\t\n\v\f\r\ufeff\u2028\u2029"))
 
 
-def fold_case(
-    code_points: CodePoints, lower: Callable[[int], int], extra_cases: dict[int, tuple[int, ...]]
-) -> CodePoints:
-    """Everything that differs from a member only in case, by Python's rules.
+@dataclass(frozen=True)
+class CaseRules:
+    """How `re` compares letters without case: by their lower case, and a few lower-case letters count as one.
 
-    `lower` maps a code point to its simple lower case, `extra_cases` lists lower-case letters that count as one.
+    Built from the function that gives the lower case of a code point, and from the letters alike to each.
     """
-    moved = _moved_by(lower)
-    lowered = [(moved[c], moved[c]) for c in moved if contains(code_points, c)]
-    folded = union(subtract(code_points, of_ranges((c, c) for c in moved)), of_ranges(lowered))
-    alike = [(other, other) for c, others in extra_cases.items() if contains(folded, c) for other in others]
-    folded = union(folded, of_ranges(alike))
-    raised = [(c, c) for c, low in moved.items() if contains(folded, low)]
-    return union(folded, of_ranges(raised))
+
+    lower: dict[int, int]  # only code points that are not their own lower case
+    alike: dict[int, tuple[int, ...]]
+    upper: dict[int, list[int]]  # lower case -> the code points that have it
+
+    @staticmethod
+    def of(lower_of: Callable[[int], int], alike: Mapping[int, tuple[int, ...]]) -> CaseRules:
+        lower = {c: low for c in range(0x20000) if (low := lower_of(c)) != c}  # no cased letters lie above
+        upper: dict[int, list[int]] = {}
+        for code_point, low in lower.items():
+            upper.setdefault(low, []).append(code_point)
+        return CaseRules(lower, dict(sorted(alike.items())), dict(sorted(upper.items())))
+
+    def fold(self, code_points: CodePoints) -> CodePoints:
+        """Everything that differs from a member only in case."""
+        moved = _keys_within(self.lower, code_points)
+        folded = union(subtract(code_points, _singles(moved)), _singles(self.lower[c] for c in moved))
+        folded = union(folded, _singles(c for key in _keys_within(self.alike, folded) for c in self.alike[key]))
+        return union(folded, _singles(c for key in _keys_within(self.upper, folded) for c in self.upper[key]))
 
 
-@cache
-def _moved_by(lower: Callable[[int], int]) -> dict[int, int]:
-    """The code points that have another lower case; all of them lie below U+20000."""
-    return {c: low for c in range(0x20000) if (low := lower(c)) != c}
+def _singles(code_points: Iterable[int]) -> CodePoints:
+    return of_ranges((c, c) for c in code_points)
+
+
+def _keys_within(sorted_keys: Mapping[int, object], code_points: CodePoints) -> list[int]:
+    keys = list(sorted_keys)
+    return [c for low, high in code_points for c in keys[bisect_left(keys, low) : bisect_right(keys, high)]]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from sgrun.errors import InvalidGrammarError
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget
 from sgrun.grammar.syntax import Alternation, Node, Text
 
 
-def parse_choices(choices: tuple[str, ...], limits: CompileLimits) -> Node:
+def parse_choices(choices: tuple[str, ...], budget: Budget) -> Node:
     """One of these texts; one may be the beginning of another. Raises InvalidGrammarError."""
     if not choices:
         raise InvalidGrammarError("choices is empty; give at least one non-empty string")
-    limits.check("max_source_len", sum(map(len, choices)))
+    budget.spend("max_source_len", sum(map(len, choices)))
     seen: set[str] = set()
     for index, choice in enumerate(choices):
         if not choice:

@@ -12,7 +12,7 @@ from sgrun.grammar.build import build_nfa
 from sgrun.grammar.choices import parse_choices
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
 from sgrun.grammar.json_schema import parse_json_schema
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.syntax import Node
 from sgrun.grammar.utf8 import to_bytes
@@ -26,22 +26,23 @@ def compile_grammar(spec: GrammarSpec, limits: CompileLimits = DEFAULT_LIMITS) -
 
     Raises InvalidGrammarError (malformed, or it matches nothing), UnsupportedGrammarError, GrammarTooLargeError.
     """
-    nfa = build_nfa(_parse(spec, limits), limits)
-    atoms = atoms_of(nfa.labels)
-    dfa = minimize(determinize(nfa, atoms, limits))
+    budget = Budget(limits)
+    nfa = build_nfa(_parse(spec, budget), budget)
+    atoms = atoms_of(nfa.labels, budget)
+    dfa = minimize(determinize(nfa, atoms, budget))
     if dfa.is_empty:
         raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
-    return to_bytes(dfa, atoms.sets, limits)
+    return to_bytes(dfa, atoms.sets, budget)
 
 
-def _parse(spec: GrammarSpec, limits: CompileLimits) -> Node:
+def _parse(spec: GrammarSpec, budget: Budget) -> Node:
     match spec:
         case RegexSpec(pattern):
-            return parse_regex(pattern, limits)
+            return parse_regex(pattern, budget)
         case JsonSchemaSpec(schema):
-            return parse_json_schema(schema, limits)
+            return parse_json_schema(schema, budget)
         case ChoicesSpec(choices):
-            return parse_choices(choices, limits)
+            return parse_choices(choices, budget)
 
 
 class GrammarCompiler:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgrun.grammar.charset import CodePoints
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget
 from sgrun.grammar.nfa import Nfa
 
 DEAD = 0
@@ -40,7 +40,7 @@ class Dfa:
         return len(self.transitions) == 1
 
 
-def atoms_of(labels: Sequence[CodePoints]) -> Atoms:
+def atoms_of(labels: Sequence[CodePoints], budget: Budget) -> Atoms:
     """Sweeps over all range ends; code points with the same set of labels around them form one atom."""
     events: dict[int, list[int]] = {}
     for label, code_points in enumerate(labels):
@@ -52,6 +52,7 @@ def atoms_of(labels: Sequence[CodePoints]) -> Atoms:
     around: set[int] = set()
     low = 0
     for at in sorted(events):
+        budget.spend("max_set_elements", len(around) + len(events[at]))
         if around:
             atom = atom_ids.setdefault(frozenset(around), len(ranges))
             if atom == len(ranges):
@@ -67,10 +68,10 @@ def atoms_of(labels: Sequence[CodePoints]) -> Atoms:
     return Atoms([tuple(pairs) for pairs in ranges], [frozenset(atoms) for atoms in of_label])
 
 
-def determinize(nfa: Nfa, atoms: Atoms, limits: CompileLimits) -> Dfa:
+def determinize(nfa: Nfa, atoms: Atoms, budget: Budget) -> Dfa:
     """The subset construction over the NFA states from which acceptance can be reached, so every state is live."""
     assert not nfa.guarded
-    closure = _Closures(nfa, limits)
+    closure = _Closures(nfa, budget)
     start = closure.of(Nfa.START)
     if not start:
         return Dfa(np.zeros((1, len(atoms.sets)), dtype=np.int32), np.zeros(1, dtype=np.bool_))
@@ -88,12 +89,13 @@ def determinize(nfa: Nfa, atoms: Atoms, limits: CompileLimits) -> Dfa:
                 if reached:
                     targets.setdefault(label, set()).update(reached)
         row = np.zeros(len(atoms.sets), dtype=np.int32)
+        budget.check("max_work_bytes", len(rows) * row.nbytes)
         for labels, cells in splitter.split(tuple(targets)):
             after = frozenset().union(*(targets[label] for label in labels))
             if after not in states:
                 states[after] = len(states) + 1
                 waiting.append(after)
-                limits.check("max_states", len(states))
+                budget.spend("max_states", 1)
             row[cells] = states[after]
         rows.append(row)
         accepting.append(Nfa.ACCEPT in subset)
@@ -103,23 +105,18 @@ def determinize(nfa: Nfa, atoms: Atoms, limits: CompileLimits) -> Dfa:
 class _Closures:
     """For an NFA state, the states it reaches by jumps that matter: those with moves to live states, and acceptance."""
 
-    def __init__(self, nfa: Nfa, limits: CompileLimits) -> None:
+    def __init__(self, nfa: Nfa, budget: Budget) -> None:
         self._nfa = nfa
-        self._limits = limits
+        self._budget = budget
         self._live = nfa.live_states()
         self._known: dict[int, frozenset[int]] = {}
-        self._num_elements = 0  # looked at so far: what the subset construction costs
 
     def of(self, state: int) -> frozenset[int]:
         known = self._known.get(state)
         if known is None:
             known = self._known[state] = self._search(state)
-        self._count(len(known))
+        self._budget.spend("max_set_elements", len(known))
         return known
-
-    def _count(self, num_elements: int) -> None:
-        self._num_elements += num_elements
-        self._limits.check("max_subset_elements", self._num_elements)
 
     def _search(self, state: int) -> frozenset[int]:
         if state not in self._live:
@@ -131,7 +128,7 @@ class _Closures:
                 if target not in seen and target in self._live:
                     seen.add(target)
                     waiting.append(target)
-        self._count(len(seen))
+        self._budget.spend("max_set_elements", len(seen))
         return frozenset(s for s in seen if s == Nfa.ACCEPT or any(to in self._live for _, to in self._nfa.moves[s]))
 
 
@@ -231,12 +228,12 @@ def _quotient(dfa: Dfa, blocks: npt.NDArray[np.int32], num_blocks: int) -> Dfa:
 
 def intersection(left: Nfa, right: Nfa) -> Nfa:
     """The texts that both accept: the product of the two deterministic automata, as an NFA again."""
-    limits = left.limits
-    atoms = atoms_of([*left.labels, *right.labels])
+    budget = left.budget
+    atoms = atoms_of([*left.labels, *right.labels], budget)
     num_left = len(left.labels)
-    one = minimize(determinize(left, Atoms(atoms.sets, atoms.of_label[:num_left]), limits))
-    two = minimize(determinize(right, Atoms(atoms.sets, atoms.of_label[num_left:]), limits))
-    result = Nfa(limits)
+    one = minimize(determinize(left, Atoms(atoms.sets, atoms.of_label[:num_left]), budget))
+    two = minimize(determinize(right, Atoms(atoms.sets, atoms.of_label[num_left:]), budget))
+    result = Nfa(budget)
     if one.is_empty or two.is_empty:
         return result
     names: dict[tuple[int, int], int] = {(1, 1): Nfa.START}
@@ -248,7 +245,9 @@ def intersection(left: Nfa, right: Nfa) -> Nfa:
             result.add_jump(source, Nfa.ACCEPT)
         ranges: dict[tuple[int, int], list[tuple[int, int]]] = {}
         after_one, after_two = one.transitions[pair[0]], two.transitions[pair[1]]
-        for atom in np.flatnonzero((after_one != DEAD) & (after_two != DEAD)).tolist():
+        common = np.flatnonzero((after_one != DEAD) & (after_two != DEAD)).tolist()
+        budget.spend("max_set_elements", len(common))
+        for atom in common:
             ranges.setdefault((int(after_one[atom]), int(after_two[atom])), []).extend(atoms.sets[atom])
         for target, pairs in ranges.items():
             if target not in names:

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
 from sgrun.grammar import charset
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget
 from sgrun.grammar.regex import parse_search_pattern
 from sgrun.grammar.rewrite import JSON_RAW
 from sgrun.grammar.syntax import (
@@ -61,20 +61,22 @@ _DIALECTS_WITHOUT_PREFIX_ITEMS = ("draft-04", "draft-06", "draft-07", "2019-09")
 _T = TypeVar("_T")
 
 
-def parse_json_schema(schema: str, limits: CompileLimits) -> Node:
+def parse_json_schema(schema: str, budget: Budget) -> Node:
     """The JSON texts for a schema given as JSON text.
 
     Raises InvalidGrammarError (malformed) and UnsupportedGrammarError (a keyword that is not enforced), both naming
     the JSON pointer, or GrammarTooLargeError.
     """
-    limits.check("max_source_len", len(schema))
+    budget.spend("max_source_len", len(schema))
     try:
         root = json.loads(schema, parse_constant=_refuse_constant)
     except ValueError as error:  # also an integer of thousands of digits
         raise InvalidGrammarError(f"the JSON schema is not JSON: {error}") from error
     except RecursionError as error:
-        raise GrammarTooLargeError(f"the JSON schema nests too deeply: max_nesting is {limits.max_nesting}") from error
-    return _Reader(root, limits).read()
+        raise GrammarTooLargeError(
+            f"the JSON schema nests too deeply: max_nesting is {budget.limits.max_nesting}"
+        ) from error
+    return _Reader(root, budget).read()
 
 
 def _optional(node: Node) -> Node:
@@ -123,19 +125,17 @@ _NULL: Node = Text("null")
 class _Reader:
     """Walks one schema. `pointer` is where in it a sub-schema lies, as a JSON pointer (RFC 6901) after `#`."""
 
-    def __init__(self, root: object, limits: CompileLimits) -> None:
+    def __init__(self, root: object, budget: Budget) -> None:
         self._root = root
-        self._limits = limits
+        self._budget = budget
         self._open_refs = ["#"]
-        self._num_visited = 0
 
     def read(self) -> Node:
         return self._schema(self._root, "#", depth=0)
 
     def _schema(self, schema: object, pointer: str, depth: int) -> Node:
-        self._limits.check("max_nesting", depth)
-        self._num_visited += 1  # each visit becomes at least one state
-        self._limits.check("max_nfa_states", self._num_visited)
+        self._budget.check("max_nesting", depth)
+        self._budget.spend("max_nfa_states", 1)  # references may multiply what the text holds
         if schema is False:
             return _NOTHING
         if schema is True:
@@ -265,11 +265,12 @@ class _Reader:
             _expect(name, str, "a string", _at(pointer, "required"))
             if name not in properties:
                 raise _unsupported(_at(pointer, "required"), f"the required property {name!r} that has no schema")
+        required_names = set(required)
         members = []
         for name, schema in properties.items():
             place = _at(where, name)
             value = self._schema(schema, place, depth + 1)
-            members.append((Concat((self._json_text(name, place, depth), _COLON, value)), name in required))
+            members.append((Concat((self._json_text(name, place, depth), _COLON, value)), name in required_names))
         return Concat((Text("{"), Members(tuple(members), _COMMA), Text("}")))
 
     def _array(self, keywords: dict[str, Any], pointer: str, depth: int) -> Node:
@@ -304,7 +305,8 @@ class _Reader:
 
     def _json_text(self, value: object, pointer: str, depth: int) -> Node:
         """One given value, spelled as generated objects and arrays are."""
-        self._limits.check("max_nesting", depth)
+        self._budget.check("max_nesting", depth)
+        self._budget.spend("max_nfa_states", 1)
         match value:
             case dict():
                 members = []
@@ -325,7 +327,7 @@ class _Reader:
 
     def _pattern(self, pattern: str, where: str) -> Node:
         try:
-            return parse_search_pattern(pattern, self._limits)
+            return parse_search_pattern(pattern, self._budget)
         except (InvalidGrammarError, UnsupportedGrammarError, GrammarTooLargeError) as error:
             raise type(error)(f"{where}: {error}") from error
 

@@ -7,7 +7,7 @@ from collections import deque
 from sgrun.errors import UnsupportedGrammarError
 from sgrun.grammar import charset
 from sgrun.grammar.charset import CodePoints
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget
 from sgrun.grammar.syntax import Position
 
 
@@ -20,8 +20,8 @@ class Nfa:
     START = 0
     ACCEPT = 1
 
-    def __init__(self, limits: CompileLimits) -> None:
-        self.limits = limits
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.labels: list[CodePoints] = []
         self.moves: list[list[tuple[int, int]]] = []  # state -> (label, target)
         self.jumps: list[list[int]] = []  # state -> targets
@@ -37,7 +37,7 @@ class Nfa:
     def add_state(self) -> int:
         self.moves.append([])
         self.jumps.append([])
-        self.limits.check("max_nfa_states", len(self.moves))
+        self.budget.spend("max_nfa_states", 1)
         return len(self.moves) - 1
 
     def label(self, code_points: CodePoints) -> int:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
 from sgrun.grammar import charset
 from sgrun.grammar.charset import CodePoints
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget
 from sgrun.grammar.syntax import Alternation, Assertion, Chars, Concat, Node, Position, Repeat, Scope, Text
 
 # By name, because these modules have no type stubs.
@@ -26,29 +26,28 @@ _constants: Any = import_module("re._constants")
 _casefix: Any = import_module("re._casefix")
 _sre: Any = import_module("_sre")
 
-_ANY = Chars(charset.SCALARS)
+_ANYTHING = Repeat(Chars(charset.SCALARS), 0, None)
 
 
-def parse_regex(pattern: str, limits: CompileLimits) -> Node:
+def parse_regex(pattern: str, budget: Budget) -> Node:
     """The language of `re.fullmatch(pattern, text)`.
 
     Raises InvalidGrammarError (malformed, with Python's message and the column), UnsupportedGrammarError (a construct
     that no finite automaton of this kind follows, with its column) or GrammarTooLargeError.
     """
-    return Scope(_parse(pattern, limits, is_portable=False))
+    return _parse(pattern, budget, is_search=False)
 
 
-def parse_search_pattern(pattern: str, limits: CompileLimits) -> Node:
+def parse_search_pattern(pattern: str, budget: Budget) -> Node:
     """Texts in which `pattern` is found under the rules of ECMAScript and of Python alike (JSON schema's `pattern`).
 
     The two differ in `\\d \\w \\s . $` and their negations; the smaller language of the two is taken.
     """
-    anything = Repeat(_ANY, 0, None)
-    return Scope(Concat((anything, _parse(pattern, limits, is_portable=True), anything)))
+    return _parse(pattern, budget, is_search=True)
 
 
-def _parse(pattern: str, limits: CompileLimits, *, is_portable: bool) -> Node:
-    limits.check("max_source_len", len(pattern))
+def _parse(pattern: str, budget: Budget, *, is_search: bool) -> Node:
+    budget.spend("max_source_len", len(pattern))
     try:
         parsed = _parser.parse(pattern)
     except re.error as error:
@@ -60,19 +59,25 @@ def _parse(pattern: str, limits: CompileLimits, *, is_portable: bool) -> Node:
         raise GrammarTooLargeError(f"the regular expression {_shown(pattern)} repeats too often: {error}") from error
     except RecursionError as error:
         raise GrammarTooLargeError(
-            f"the regular expression {_shown(pattern)} nests too deeply: max_nesting is {limits.max_nesting}"
+            f"the regular expression {_shown(pattern)} nests too deeply: max_nesting is {budget.limits.max_nesting}"
         ) from error
-    return _Reader(pattern, limits, is_portable).sequence(parsed, parsed.state.flags, depth=0)
+    reader = _Reader(pattern, budget, is_portable=is_search)
+    node = reader.sequence(parsed, parsed.state.flags, depth=0)
+    if is_search:
+        node = Concat((_ANYTHING, node, _ANYTHING))
+    return Scope(node) if reader.has_assertions else node
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reader:
     pattern: str
-    limits: CompileLimits
+    budget: Budget
     is_portable: bool
+    has_assertions: bool = False
+    known_sets: dict[tuple[tuple[Any, ...], int], Chars] = field(default_factory=dict)
 
     def sequence(self, items: Sequence[tuple[Any, Any]], flags: int, depth: int) -> Node:
-        self.limits.check("max_nesting", depth)
+        self.budget.check("max_nesting", depth)
         parts = [self._item(op, argument, flags, depth) for op, argument in items]
         return parts[0] if len(parts) == 1 else Concat(tuple(parts))
 
@@ -81,11 +86,11 @@ class _Reader:
             case _constants.LITERAL if not flags & re.IGNORECASE:
                 return Text(chr(argument))
             case _constants.LITERAL:
-                return Chars(self._set([(op, argument)], flags))
+                return self._chars([(op, argument)], flags)
             case _constants.NOT_LITERAL:
-                return Chars(self._set([(_constants.NEGATE, None), (_constants.LITERAL, argument)], flags))
+                return self._chars([(_constants.NEGATE, None), (_constants.LITERAL, argument)], flags)
             case _constants.IN:
-                return Chars(self._set(argument, flags))
+                return self._chars(argument, flags)
             case _constants.ANY:
                 return Chars(self._any(flags))
             case _constants.AT:
@@ -103,7 +108,8 @@ class _Reader:
             case _:
                 raise self._unsupported(op)
 
-    def _assertion(self, where: Any, flags: int) -> Node:
+    def _assertion(self, where: Any, flags: int) -> Assertion:
+        self.has_assertions = True
         is_multiline = bool(flags & re.MULTILINE)
         match where:
             case _constants.AT_BEGINNING if is_multiline:
@@ -124,6 +130,14 @@ class _Reader:
             return charset.SCALARS
         return charset.subtract(charset.SCALARS, charset.of_chars("\n\r\u2028\u2029" if self.is_portable else "\n"))
 
+    def _chars(self, items: Sequence[tuple[Any, Any]], flags: int) -> Chars:
+        key = (tuple(items), flags)
+        known = self.known_sets.get(key)
+        if known is None:
+            known = self.known_sets[key] = Chars(self._set(items, flags))
+            self.budget.spend("max_set_elements", len(known.code_points))
+        return known
+
     def _set(self, items: Sequence[tuple[Any, Any]], flags: int) -> CodePoints:
         is_negated = items[0][0] is _constants.NEGATE
         ranges: list[tuple[int, int]] = []
@@ -138,7 +152,7 @@ class _Reader:
                     classes.append(self._category(argument, flags, is_narrow=not is_negated))
         own = charset.of_ranges(ranges)
         if flags & re.IGNORECASE:
-            own = _fold_ascii(own) if flags & re.ASCII else _fold_unicode(own)
+            own = _case_rules(bool(flags & re.ASCII)).fold(own)
         members = charset.union(own, *classes)
         return charset.intersect(charset.complement(members) if is_negated else members, charset.SCALARS)
 
@@ -153,7 +167,7 @@ class _Reader:
         return charset.complement(python) if is_complement else python
 
     def _unsupported(self, op: Any) -> UnsupportedGrammarError:
-        name, spelling = _UNSUPPORTED[op]
+        name, spelling = _UNSUPPORTED[op.name]  # by name: numbers of operators and of positions overlap
         column = next((found.start() + 1 for found in _TOKENS.finditer(self.pattern) if spelling(found.group())), 1)
         return UnsupportedGrammarError(
             f"the regular expression {_shown(self.pattern)} uses {name} at column {column}, which is not supported; "
@@ -161,8 +175,12 @@ class _Reader:
         )
 
 
-_fold_ascii = partial(charset.fold_case, lower=_sre.ascii_tolower, extra_cases={})
-_fold_unicode = partial(charset.fold_case, lower=_sre.unicode_tolower, extra_cases=_casefix._EXTRA_CASES)
+@cache
+def _case_rules(is_ascii: bool) -> charset.CaseRules:
+    if is_ascii:
+        return charset.CaseRules.of(_sre.ascii_tolower, {})
+    return charset.CaseRules.of(_sre.unicode_tolower, _casefix._EXTRA_CASES)
+
 
 _CATEGORIES = {
     _constants.CATEGORY_DIGIT: ("d", False),
@@ -177,18 +195,18 @@ _CATEGORIES = {
 _TOKENS = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?#[^)]*\)|\(\?(?:<?[=!]|>|\(|P=)|(?:[*+?]|\{[0-9]*,?[0-9]*\})\+|.", re.DOTALL
 )
-_UNSUPPORTED: dict[Any, tuple[str, Callable[[str], bool]]] = {
-    _constants.AT_BOUNDARY: ("a word boundary (\\b)", lambda token: token == r"\b"),
-    _constants.AT_NON_BOUNDARY: ("a word boundary (\\B)", lambda token: token == r"\B"),
-    _constants.ASSERT: ("lookaround", lambda token: token in ("(?=", "(?<=")),
-    _constants.ASSERT_NOT: ("lookaround", lambda token: token in ("(?!", "(?<!")),
-    _constants.GROUPREF: (
+_UNSUPPORTED: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "AT_BOUNDARY": ("a word boundary (\\b)", lambda token: token == r"\b"),
+    "AT_NON_BOUNDARY": ("a word boundary (\\B)", lambda token: token == r"\B"),
+    "ASSERT": ("lookaround", lambda token: token in ("(?=", "(?<=")),
+    "ASSERT_NOT": ("lookaround", lambda token: token in ("(?!", "(?<!")),
+    "GROUPREF": (
         "a backreference",
         lambda token: token == "(?P=" or (token[0] == "\\" and token[1:].isdigit() and token[1] != "0"),
     ),
-    _constants.GROUPREF_EXISTS: ("a conditional group", lambda token: token == "(?("),
-    _constants.ATOMIC_GROUP: ("an atomic group", lambda token: token == "(?>"),
-    _constants.POSSESSIVE_REPEAT: ("a possessive quantifier", lambda token: len(token) > 1 and token[-1] == "+"),
+    "GROUPREF_EXISTS": ("a conditional group", lambda token: token == "(?("),
+    "ATOMIC_GROUP": ("an atomic group", lambda token: token == "(?>"),
+    "POSSESSIVE_REPEAT": ("a possessive quantifier", lambda token: len(token) > 1 and token[-1] == "+"),
 }
 
 

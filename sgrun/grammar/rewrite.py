@@ -42,7 +42,7 @@ def without_assertions(nfa: Nfa) -> Nfa:
     if not nfa.guarded:
         return nfa
     live = nfa.live_states()
-    result = Nfa(nfa.limits)
+    result = Nfa(nfa.budget)
     places: dict[_Place, int] = {(Nfa.START, _Behind.NOTHING, _Ahead.ANYTHING): Nfa.START}
     waiting = list(places)
 
@@ -104,7 +104,7 @@ def json_escaped(nfa: Nfa) -> Nfa:
     Control characters without a short escape (RFC 8259, section 7) are left out.
     """
     assert not nfa.guarded, "assertions are relative to the text, so they are worked in first"
-    result = Nfa(nfa.limits)
+    result = Nfa(nfa.budget)
     while result.num_states < nfa.num_states:
         result.add_state()
     backslash = result.char("\\")

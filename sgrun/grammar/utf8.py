@@ -16,13 +16,13 @@ import numpy.typing as npt
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.dfa import Dfa
-from sgrun.grammar.limits import CompileLimits
+from sgrun.grammar.limits import Budget
 
 _Run = tuple[int, int, int]  # first index, last index, value: an atom, or a node of the level below
 _States = npt.NDArray[np.int32]
 
 
-def to_bytes(dfa: Dfa, atom_sets: list[CodePoints], limits: CompileLimits) -> Automaton:
+def to_bytes(dfa: Dfa, atom_sets: list[CodePoints], budget: Budget) -> Automaton:
     """The minimal byte automaton of a minimal DFA. Raises GrammarTooLargeError."""
     runs = sorted((low, high, atom) for atom, pairs in enumerate(atom_sets) for low, high in pairs)
     levels = [_Level(), _Level(), _Level()]  # nodes with one, two and three bytes to come
@@ -39,11 +39,11 @@ def to_bytes(dfa: Dfa, atom_sets: list[CodePoints], limits: CompileLimits) -> Au
     inner_rows: list[_States] = []
     num_states = len(dfa.transitions)
     for level in levels:
-        rows = _DistinctRows(num_states, limits)
-        reached.append(level.reached(reached[-1], rows))
+        rows = _DistinctRows(num_states, budget)
+        reached.append(level.reached(reached[-1], rows, budget))
         inner_rows.append(rows.table())
         num_states += len(rows.table())
-    return _assemble(dfa, leads, reached, np.concatenate(inner_rows), limits)
+    return _assemble(dfa, leads, reached, np.concatenate(inner_rows), budget)
 
 
 class _Level:
@@ -78,8 +78,9 @@ class _Level:
     def _node(self, pieces: list[_Run]) -> int:
         return self._nodes.setdefault(tuple(pieces), len(self._nodes))
 
-    def reached(self, below: _States, rows: _DistinctRows) -> _States:
+    def reached(self, below: _States, rows: _DistinctRows, budget: Budget) -> _States:
         """For each outer state and node, the inner state there: [num_outer, num_nodes]; adds its row to `rows`."""
+        budget.check("max_work_bytes", 4 * len(below) * len(self._nodes))
         states = np.zeros((len(below), len(self._nodes)), dtype=np.int32)
         for pieces, node in self._nodes.items():
             live = np.flatnonzero(below[:, [value for _, _, value in pieces]].any(axis=1))
@@ -93,9 +94,9 @@ class _Level:
 class _DistinctRows:
     """Numbers rows; equal rows get the same number."""
 
-    def __init__(self, first: int, limits: CompileLimits) -> None:
+    def __init__(self, first: int, budget: Budget) -> None:
         self._first = first
-        self._limits = limits
+        self._budget = budget
         self._numbers: dict[bytes, int] = {}
 
     def add(self, rows: _States) -> list[int]:
@@ -105,7 +106,7 @@ class _DistinctRows:
             self._numbers.setdefault(data[at : at + width], self._first + len(self._numbers))
             for at in range(0, len(data), width)
         ]
-        self._limits.check("max_states", self._first + len(self._numbers))
+        self._budget.check("max_states", self._first + len(self._numbers))
         return numbers
 
     def table(self) -> _States:
@@ -113,7 +114,7 @@ class _DistinctRows:
 
 
 def _assemble(
-    dfa: Dfa, leads: list[tuple[int, int, int, int]], reached: list[_States], inner: _States, limits: CompileLimits
+    dfa: Dfa, leads: list[tuple[int, int, int, int]], reached: list[_States], inner: _States, budget: Budget
 ) -> Automaton:
     """Joins outer and inner states to one table, one column for each class of bytes that no state tells apart."""
     num_outer, num_states = len(dfa.transitions), len(dfa.transitions) + len(inner)
@@ -123,7 +124,7 @@ def _assemble(
 
     def class_of_column() -> int:
         number = classes.setdefault(column.tobytes(), len(classes))
-        limits.check("max_table_bytes", len(classes) * column.nbytes)
+        budget.check("max_table_bytes", len(classes) * column.nbytes)
         return number
 
     for num_more, low, high, value in leads:

@@ -19,6 +19,10 @@ def _nested(depth: int) -> str:
 
 _DOUBLING = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(60)} | {"a60": {"type": "null"}}
 
+_HARD = '{"type":"string","pattern":"(.*a.{13})?","maxLength":99}'
+_LONG = {"type": "string", "pattern": "a" * 100_000}
+_NAMES = [f"n{i}" for i in range(12_000)]
+
 HOSTILE: list[GrammarSpec] = [
     RegexSpec("(.*a.{18}|b)"),
     RegexSpec("((a{0,50}){0,50}){0,50}"),
@@ -34,6 +38,13 @@ HOSTILE: list[GrammarSpec] = [
     RegexSpec(r"[\w.]{0,1000}@\w{0,1000}"),
     RegexSpec("|".join(f"{i * 7919 % 100_003:x}" for i in range(20_000))),
     RegexSpec("a" * 2_000_000),
+    RegexSpec("a|" * 200_000),
+    RegexSpec("".join(rf"[\w{chr(0x4E00 + i)}]" for i in range(20_000))),
+    RegexSpec("".join(f"[{chr(0x100 + i)}-{chr(0x5000 + i)}]" for i in range(5_000))),
+    RegexSpec("(?i)" + "".join(chr(0x4E00 + i) for i in range(20_000))),
+    RegexSpec("(?i)" + "a-z" * 20_000),
+    RegexSpec("[" + "".join(chr(c) for c in range(0x4E00, 0x9E00, 2)) + "]{0,20000}"),
+    ChoicesSpec(tuple(chr(0x4E00 + i) + chr(0x9000 - i) for i in range(10_000))),
     ChoicesSpec(tuple(f"choice number {i}" for i in range(20_000))),
     JsonSchemaSpec(_nested(300)),
     JsonSchemaSpec(_nested(30_000)),
@@ -45,6 +56,10 @@ HOSTILE: list[GrammarSpec] = [
     JsonSchemaSpec(json.dumps({"enum": ["[" * 500]}).replace('"', "").replace("enum", '"enum"') + "]" * 500),
     JsonSchemaSpec(json.dumps({"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(400)}})),
     JsonSchemaSpec('{"const":' + "9" * 10_000 + "}"),
+    JsonSchemaSpec(json.dumps({"$defs": _DOUBLING | {"a60": None}, "$ref": "#/$defs/a48"}).replace("null", _HARD)),
+    JsonSchemaSpec(json.dumps({"$defs": {"p": _LONG}, "anyOf": [{"$ref": "#/$defs/p"}] * 1_000})),
+    JsonSchemaSpec(json.dumps({"$defs": {"p": {"enum": [0] * 50_000}}, "anyOf": [{"$ref": "#/$defs/p"}] * 1_000})),
+    JsonSchemaSpec(json.dumps({"type": "object", "properties": dict.fromkeys(_NAMES, False), "required": _NAMES})),
 ]
 
 
@@ -59,7 +74,7 @@ def test_hostile_input_ends_soon_in_a_result_or_a_typed_error(spec: GrammarSpec)
 
 
 @pytest.mark.parametrize(
-    "limit", ["max_source_len", "max_nesting", "max_nfa_states", "max_states", "max_subset_elements"]
+    "limit", ["max_source_len", "max_nesting", "max_nfa_states", "max_states", "max_set_elements", "max_work_bytes"]
 )
 def test_each_limit_is_named_when_it_is_met(limit: str) -> None:
     spec = RegexSpec("(?:(?:é|ab){3}|[^x])y?")

@@ -11,6 +11,7 @@ from sgrun.grammar.automaton import DEAD, Automaton
 from sgrun.grammar.build import build_nfa
 from sgrun.grammar.compiler import DEFAULT_LIMITS, compile_grammar
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
+from sgrun.grammar.limits import Budget
 from sgrun.grammar.syntax import EMPTY, Alternation, Chars, Concat, Elements, Intersection, Members, Node, Repeat, Text
 from sgrun.grammar.utf8 import to_bytes
 from sgrun.types import RegexSpec
@@ -68,9 +69,10 @@ def test_random_automaton_is_minimal_and_trimmed(pattern: str) -> None:
 
 
 def _compiled(node: Node) -> Automaton:
-    nfa = build_nfa(node, DEFAULT_LIMITS)
-    atoms = atoms_of(nfa.labels)
-    return to_bytes(minimize(determinize(nfa, atoms, DEFAULT_LIMITS)), atoms.sets, DEFAULT_LIMITS)
+    budget = Budget(DEFAULT_LIMITS)
+    nfa = build_nfa(node, budget)
+    atoms = atoms_of(nfa.labels, budget)
+    return to_bytes(minimize(determinize(nfa, atoms, budget)), atoms.sets, budget)
 
 
 def test_intersection_takes_what_both_take() -> None:
