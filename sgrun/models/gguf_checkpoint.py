@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sgrun.errors import UnsupportedModelError, WeightsError
@@ -92,7 +93,8 @@ def _rope_with_factors(path: Path, tensor: GgufTensor, config: ModelConfig) -> R
 def _read_tensors(
     path: Path, tensors: dict[str, GgufTensor], rotated_head_dim: int | None, dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    data = np.memmap(path, np.uint8, mode="c")  # copy on write: torch wants memory that it could write to
+    # copy on write: torch wants memory that it could write to; a plain array: each slice of a memmap object is slow
+    data = np.asarray(np.memmap(path, np.uint8, mode="c"))
     for name, tensor in tensors.items():
         values = _dequantise(data, tensor, dtype)
         if rotated_head_dim is not None and re.search(r"\.[qk]_proj\.", name):
@@ -101,7 +103,7 @@ def _read_tensors(
         yield name, values
 
 
-def _dequantise(data: np.memmap[tuple[int], np.dtype[np.uint8]], tensor: GgufTensor, dtype: torch.dtype) -> Tensor:
+def _dequantise(data: NDArray[np.uint8], tensor: GgufTensor, dtype: torch.dtype) -> Tensor:
     shape = _shape(tensor)
     row_len = shape[-1]
     num_rows = math.prod(shape[:-1])
@@ -109,6 +111,7 @@ def _dequantise(data: np.memmap[tuple[int], np.dtype[np.uint8]], tensor: GgufTen
     out = torch.empty(num_rows, row_len, dtype=dtype)
     step = max(1, _BLOCK_ELEMENTS // row_len)
     for start in range(0, num_rows, step):
-        block = quants.dequantize(rows[start : start + step], tensor.type)
-        out[start : start + step] = torch.from_numpy(block)
+        # As one row: gguf goes through 16 rows at a time in Python. Its blocks do not reach over a row's end.
+        block = quants.dequantize(rows[start : start + step].reshape(1, -1), tensor.type)
+        out[start : start + step] = torch.from_numpy(block).view(-1, row_len)
     return out.view(shape)
