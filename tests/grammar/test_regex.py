@@ -79,6 +79,9 @@ a$
 a$\n
 a$\n\n
 a\Z\n
+a\Z$\n
+a\Z(?m:$)\n
+(?m:a$)$\nb
 a^b
 $^
 (?:^a|b)*
