@@ -31,6 +31,13 @@ def smollm2_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
+def engine(smollm2_gguf: Path) -> Iterator[Engine]:
+    """The default model in fp32, so that greedy and seeded texts do not depend on what else runs or is cached."""
+    with Engine(smollm2_gguf, device="cpu", dtype="float32", num_pages=1024, check_invariants=True) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a random two-layer Llama and a byte-level BPE of about 300 tokens."""
     path = tmp_path_factory.mktemp("tiny-llama")
