@@ -135,7 +135,9 @@ class Branch:
         """Waits for `name` where the body runs elsewhere. Raises UnknownVariableError, or why the body failed."""
         run = self.run
         if run.is_elsewhere and not run.is_inside():
-            self.changes.wait_until(lambda: name in self.variables or self.is_closed or run.ended.done())
+            self.changes.wait_until(
+                lambda: name in self.variables or run.ended.done() or (self.is_closed and not run.is_cancelled)
+            )
         if name not in self.variables:
             if run.error is not None:
                 raise run.error

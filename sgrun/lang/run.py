@@ -54,7 +54,7 @@ class Run:
         self._code = code
         self._chat = chat
         self._cancel_task: Callable[[], object] | None = None
-        self._is_cancelled = False
+        self.is_cancelled = False
 
     def chat(self) -> ChatRenderer:
         """Raises ChatTemplateError if the model has no usable template."""
@@ -137,7 +137,7 @@ class Run:
 
     def cancel(self) -> None:
         """Aborts the body, every branch and every run that the body started."""
-        self._is_cancelled = True
+        self.is_cancelled = True
         for branch in self.branches:
             branch.abort()
         for child in self.children:
@@ -146,7 +146,7 @@ class Run:
             self._cancel_task()
 
     def _check_not_cancelled(self) -> None:
-        if self._is_cancelled:
+        if self.is_cancelled:
             raise AbortedError("the program was cancelled before it started")
 
     def wait_for_end(self) -> None:
@@ -176,7 +176,7 @@ class Run:
         nobody can read it any more where the error is raised to the caller, or the run was interrupted."""
         if self.ended.done():
             return
-        if self._is_cancelled or not isinstance(error, Exception):
+        if self.is_cancelled or not isinstance(error, Exception):
             self.error = AbortedError(f"the program was cancelled ({type(error).__name__})")
             self.error.__cause__ = error
         else:
@@ -184,7 +184,7 @@ class Run:
         line = _line_in(self._code, error.__traceback__)
         if line is not None:
             add_place(self.error, self.program, line)
-        if self._is_cancelled or not self.is_elsewhere or not isinstance(error, Exception):
+        if self.is_cancelled or not self.is_elsewhere or not isinstance(error, Exception):
             self.cancel()
         for branch in self.branches:
             branch.drop()

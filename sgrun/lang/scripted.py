@@ -149,13 +149,10 @@ class ScriptedBackend:
                 raise EmptyPromptError("a generation was asked of an empty sequence; append text first")
             prompt_tokens = len(split_tokens(sequence.text))
             completions = tuple(self._complete(sequence.text, params) for _ in range(params.n))
-            tokens = split_tokens(completions[0].text)
-            for number, token in enumerate(tokens if on_chunk is not None else []):
-                await self._pause(sequence, self._latency_s / (len(tokens) + 1))
-                logprobs = completions[0].logprobs[number : number + 1]
-                assert on_chunk is not None
-                on_chunk(Chunk(token, completions[0].token_ids[number : number + 1], logprobs))
-            await self._pause(sequence, self._latency_s / (len(tokens) + 1) if on_chunk else self._latency_s)
+            if on_chunk is None:
+                await self._pause(sequence, self._latency_s)
+            else:
+                await self._stream(sequence, completions, on_chunk)
             sequence.text += completions[0].text
             return GenerationResult(completions, OpStats(prompt_tokens, 0, prompt_tokens))
 
@@ -270,6 +267,18 @@ class ScriptedBackend:
             timer.cancel()
         if sequence.error is not None:
             raise sequence.error
+
+    async def _stream(
+        self, sequence: _Sequence, completions: Sequence[Completion], on_chunk: Callable[[Chunk], None]
+    ) -> None:
+        """The samples side by side, a token of each at a time."""
+        num_steps = max(len(completion.token_ids) for completion in completions)
+        for step in range(num_steps):
+            await self._pause(sequence, self._latency_s / num_steps)
+            for index, completion in enumerate(completions):
+                for token in split_tokens(completion.text)[step : step + 1]:
+                    here = slice(step, step + 1)
+                    on_chunk(Chunk(token, completion.token_ids[here], completion.logprobs[here], index))
 
     def _complete(self, prompt: str, params: SamplingParams) -> Completion:
         tokens = split_tokens(self._answer(prompt, params))

@@ -106,6 +106,18 @@ def test_body_exception_is_raised_by_run(faulty: ScriptedBackend) -> None:
     assert_all_closed(faulty)
 
 
+def test_failed_body_leaves_nothing_running() -> None:
+    @sg.function
+    def program(s: sg.ProgramState) -> None:
+        s += "a" + sg.gen("x")
+        raise ZeroDivisionError
+
+    with ScriptedBackend(latency_s=30) as slow:
+        raised(ZeroDivisionError, lambda: program.run(backend=slow))
+        raised(ZeroDivisionError, lambda: asyncio.run(program.arun(backend=slow)))
+        assert_all_closed(slow)
+
+
 def test_failure_in_one_fork_leaves_the_others(faulty: ScriptedBackend) -> None:
     @sg.function
     def program(s: sg.ProgramState) -> None:
@@ -275,6 +287,26 @@ def test_typed_value_cut_short_names_its_line(faulty: ScriptedBackend) -> None:
         s += "a" + sg.gen_int("x")  # fault
 
     assert_line(raised(ProgramError, lambda: program.run(backend=faulty)["x"]), program, "fault")
+
+
+def test_exception_in_a_role_of_an_ended_state_is_not_hidden(faulty: ScriptedBackend) -> None:
+    @sg.function
+    def program(s: sg.ProgramState) -> None:
+        (fork,) = s.fork(1)
+        with fork.user():
+            fork.cancel()
+            raise ZeroDivisionError
+
+    raised(ZeroDivisionError, lambda: program.run(backend=faulty))
+
+
+def test_waiting_for_an_unknown_variable_ends_with_the_cancelled_program() -> None:
+    with ScriptedBackend(latency_s=30) as slow:
+        state = endless.run(backend=slow, stream=True)
+        timer = threading.Timer(0.05, state.cancel)
+        timer.start()
+        raised(AbortedError, lambda: state["never"])
+        timer.join()
 
 
 @sg.function

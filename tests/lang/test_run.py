@@ -158,6 +158,17 @@ def test_batch_keeps_the_order_and_takes_dicts_and_tuples(backend: ScriptedBacke
     assert ask.run_batch([]) == []
 
 
+def test_batch_returns_when_operations_are_done_too() -> None:
+    @sg.function
+    def program(s: sg.ProgramState) -> None:
+        s += "a" + sg.gen("x")
+
+    with ScriptedBackend(latency_s=0.1) as slow:
+        for options in ({}, {"num_threads": 1}):
+            (state,) = program.run_batch([{}], backend=slow, **options)
+            assert state.trace().children[1].num_tokens == 1
+
+
 def test_wrong_batch_item_is_named_before_anything_runs(backend: ScriptedBackend) -> None:
     for batch, message in (([("a",), ()], "item 1"), (["text"], "item 0"), ([{"x": 1}], "item 0")):
         with pytest.raises(InvalidParameterError, match=message):

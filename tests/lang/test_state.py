@@ -196,8 +196,15 @@ def test_space_before_an_answer_stands_only_before_literal_text() -> None:
         def program(s: sg.ProgramState) -> None:
             s += sg.user("q") + sg.assistant("lit")
             s += sg.user("r") + sg.assistant(sg.gen("x") + "!")
+            s += sg.user("t")
+            with s.assistant():
+                forks = s.fork(2)
+                forks += ["lit", sg.gen("y")]
+                s["ends"] = [fork.text().partition("[I]t")[2] for fork in forks]
 
-        assert program.run(backend=scripted).text() == "[I]q[/I] lit</s>[I]r[/I]gen!</s>"
+        state = program.run(backend=scripted)
+        assert state.text() == "[I]q[/I] lit</s>[I]r[/I]gen!</s>[I]t[/I]</s>"
+        assert state["ends"] == ["[/I] lit", "[/I]gen"]
 
 
 def test_open_role_is_closed_at_the_end(backend: ScriptedBackend) -> None:

@@ -63,6 +63,16 @@ def test_without_stream_generations_come_whole(streamed: ScriptedBackend) -> Non
     assert list(program.run(backend=streamed).text_iter()) == ["a", "b", ANSWER, "c", "yes", "."]
 
 
+def test_stream_of_samples_is_the_first(streamed: ScriptedBackend) -> None:
+    @sg.function
+    def samples(s: sg.ProgramState) -> None:
+        s += "a" + sg.gen("x", n=3)
+
+    state = samples.run(backend=streamed, stream=True)
+    assert "".join(state.text_iter()) == "a" + ANSWER
+    assert state["x"] == [ANSWER] * 3
+
+
 def test_async_stream_with_logprobs(streamed: ScriptedBackend) -> None:
     async def main() -> None:
         state = program.run(backend=streamed, stream=True)
