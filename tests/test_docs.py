@@ -56,13 +56,20 @@ def test_the_readme_program_prints_what_the_readme_shows(capsys: pytest.CaptureF
     after_program = (ROOT / "README.md").read_text().partition("Output, ")[2]
     shown = re.findall(r"^```\n(.*?)^```$", after_program, re.MULTILINE | re.DOTALL)[0].splitlines()
     assert printed[0] == shown[0]
-    # Lines of the file and times differ; operations and their tokens do not.
-    assert [_operation(line) for line in printed[1:]] == [_operation(line) for line in shown[1:]]
+    # Times differ, and which operation comes first and computes what they share; operations and sums do not.
+    rows, expected = ([_row(line) for line in lines[2:]] for lines in (printed, shown))
+    assert [(name, counts[:1]) for name, counts in rows] == [(name, counts[:1]) for name, counts in expected]
+    assert _sums(rows) == _sums(expected)
 
 
-def _operation(row: str) -> list[str]:
-    """A row of a trace without its place in the file and its time."""
-    return [cell for cell in re.sub(r" \(.+?:\d+\)", "", row).split() if not re.fullmatch(r"\d+\.\d", cell)]
+def _row(line: str) -> tuple[str, list[int]]:
+    """The operation of a row of a trace, and its counts: tokens, cached, computed."""
+    name, _, cells = re.sub(r"\(.+?:\d+\)", "|", line).partition("|")
+    return name.rstrip(), [int(cell) for cell in cells.split()[:3]]
+
+
+def _sums(rows: list[tuple[str, list[int]]]) -> list[int]:
+    return [sum(column) for column in zip(*(counts for _, counts in rows if len(counts) == 3), strict=True)]
 
 
 def test_few_snippets_are_not_run() -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from sgrun_kernels import reference as ops
 from torch import Tensor
 
 from sgrun.models.config import ModelConfig, RopeConfig
 from sgrun.models.inputs import ForwardInputs
 from sgrun.models.weights import DecoderWeights, LayerWeights
+from sgrun_kernels import reference as ops
 
 
 class Decoder:

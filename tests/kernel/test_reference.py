@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from sgrun_kernels import reference
 from torch import Tensor
+
+from sgrun_kernels import reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
