@@ -1,28 +1,28 @@
 """Every error sgrun raises on purpose; nothing here imports anything of sgrun.
 
-    SgrunError
-    ├── ConfigError (ValueError)            an engine option: what came, what is allowed
-    ├── ModelError                          a model could not be used
-    │   ├── ModelNotFoundError              no such path, file or hub name
-    │   ├── UnsupportedModelError           architecture, tensor type or feature outside what sgrun runs
-    │   └── WeightsError                    damaged, truncated, mismatched or refused weight files
-    ├── InvalidRequestError (ValueError)    a request that can never work
-    │   ├── InvalidParameterError           a sampling or program argument out of range, or contradictory
-    │   ├── EmptyPromptError                nothing to continue from
-    │   ├── ContextLengthError              longer than the model's context or than the page pool
-    │   └── ChatTemplateError               roles without a chat template, or a template that fails
-    ├── GrammarError                        a constraint
-    │   ├── InvalidGrammarError (ValueError)    malformed regex, schema or choices
-    │   ├── UnsupportedGrammarError         well-formed, but outside what is enforced
-    │   ├── GrammarTooLargeError            over a compile limit
-    │   └── GrammarDeadEndError             no token of the vocabulary can continue
-    ├── ProgramError                        the program misused the language
-    │   ├── UnknownVariableError (KeyError)
-    │   └── ClosedStateError
-    ├── AbortedError                        the operation was cancelled
-    └── EngineError                         the engine failed, not the request
-        ├── NonFiniteLogitsError            NaN or infinity in one sequence's logits
-        └── EngineClosedError
+SgrunError
+├── ConfigError (ValueError)            an engine option: what came, what is allowed
+├── ModelError                          a model could not be used
+│   ├── ModelNotFoundError              no such path, file or hub name
+│   ├── UnsupportedModelError           architecture, tensor type or feature outside what sgrun runs
+│   └── WeightsError                    damaged, truncated, mismatched or refused weight files
+├── InvalidRequestError (ValueError)    a request that can never work
+│   ├── InvalidParameterError           a sampling or program argument out of range, or contradictory
+│   ├── EmptyPromptError                nothing to continue from
+│   ├── ContextLengthError              longer than the model's context or than the page pool
+│   └── ChatTemplateError               roles without a chat template, or a template that fails
+├── GrammarError                        a constraint
+│   ├── InvalidGrammarError (ValueError)    malformed regex, schema or choices
+│   ├── UnsupportedGrammarError         well-formed, but outside what is enforced
+│   ├── GrammarTooLargeError            over a compile limit
+│   └── GrammarDeadEndError             no token of the vocabulary can continue
+├── ProgramError                        the program misused the language
+│   ├── UnknownVariableError (KeyError)
+│   └── ClosedStateError
+├── AbortedError                        the operation was cancelled
+└── EngineError                         the engine failed, not the request
+    ├── NonFiniteLogitsError            NaN or infinity in one sequence's logits
+    └── EngineClosedError
 """
 
 from __future__ import annotations
