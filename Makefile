@@ -21,6 +21,7 @@ check: $(VENV)/installed-dev
 # The CPU benchmarks; each ends with one JSON line.
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/radix.py
+	$(BIN)/python benchmarks/interpreter.py
 	$(BIN)/python benchmarks/prefix_reuse.py
 	$(BIN)/python benchmarks/throughput.py
 
