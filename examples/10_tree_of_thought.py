@@ -15,7 +15,7 @@ def grow(s: sg.ProgramState, depth: int, branch: int) -> list[sg.ProgramState]:
 def score(leaf: sg.ProgramState, depth: int) -> float:
     """The mean log-probability of all tokens on the path."""
     infos = [leaf.get_meta_info(f"thought{level}") for level in range(depth, 0, -1)]
-    logprobs = [token[0] for info in infos for token in info["output_token_logprobs"]]
+    logprobs: list[float] = [token[0] for info in infos for token in info["output_token_logprobs"]]
     return sum(logprobs) / len(logprobs)
 
 
