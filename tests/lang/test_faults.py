@@ -301,8 +301,15 @@ def test_exception_in_a_role_of_an_ended_state_is_not_hidden(faulty: ScriptedBac
 
 
 def test_waiting_for_an_unknown_variable_ends_with_the_cancelled_program() -> None:
-    with ScriptedBackend(latency_s=30) as slow:
-        state = endless.run(backend=slow, stream=True)
+    @sg.function
+    async def slow_to_end(s: sg.ProgramState) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.1)
+
+    with ScriptedBackend() as backend:
+        state = slow_to_end.run(backend=backend, stream=True)
         timer = threading.Timer(0.05, state.cancel)
         timer.start()
         raised(AbortedError, lambda: state["never"])
