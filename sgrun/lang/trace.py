@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sgrun.lang.op import Op
@@ -28,7 +28,7 @@ class OpNode:
     num_computed: int | None = None
     time_ms: float | None = None
     error: BaseException | None = None
-    children: tuple[OpNode, ...] = field(default=())
+    children: tuple[OpNode, ...] = ()
 
     def format(self) -> str:
         """The tree as a table for the terminal."""
@@ -90,9 +90,7 @@ def _op_node(op: Op) -> OpNode:
         num_tokens = len(result.choices[result.decision].token_ids) if result.decision is not None else None
     else:
         num_tokens = sum(completion.completion_tokens for completion in result.completions)
-    return OpNode(
-        op.kind, str(op.line), op.name, num_tokens, stats.cached_tokens, stats.computed_tokens, time_ms, children=()
-    )
+    return OpNode(op.kind, str(op.line), op.name, num_tokens, stats.cached_tokens, stats.computed_tokens, time_ms)
 
 
 def _cell(value: int | None) -> str:
