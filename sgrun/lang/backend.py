@@ -57,4 +57,7 @@ class Backend(Protocol):
         """Ends the sequence once its submitted operations are done. Closing twice is allowed."""
 
     def abort(self, seq_id: int) -> None:
-        """Cancels what the sequence runs and has queued (their futures raise AbortedError) and closes it."""
+        """Cancels what the sequence runs and has queued (their futures raise AbortedError) and closes it.
+
+        Also after `close`, while operations are not done: a program that has returned can still be cancelled.
+        """
