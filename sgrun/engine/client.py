@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ class Engine:
     """A model on a device, serving sequences. Satisfies the language's `Backend`.
 
     `progress` shows bars on stderr for the download and loading of the model; the other arguments are those of
-    `EngineConfig`. Use it as a context manager, or `shutdown` it; an engine that is dropped ends with the process.
+    `EngineConfig`. Use it as a context manager, or `shutdown` it; otherwise it ends with the process.
     Raises ConfigError and ModelError.
     """
 
@@ -103,6 +104,8 @@ class Engine:
             check_invariants=check_invariants,
         )
         self._driver.start(self._core)
+        # A thread that the interpreter's end finds inside torch aborts the process.
+        weakref.finalize(self, self._driver.stop)
 
     def __enter__(self) -> Engine:
         return self

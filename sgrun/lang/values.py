@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sgrun.errors import ProgramError
 
-NUMBER_ENDS = (" ", "\n")  # what a model writes after a number; cut off as stop strings
+# What a model writes after a number, cut off as stop strings. The token that begins so may go on with anything: were
+# " eggs" not allowed after "12", a digit would have to be.
+FLOAT_ENDS = (" ", "\n", ",", ";", ":", "!", "?", ")", "]", "}", "%", '"', "'", "*", "/")
+INT_ENDS = (".", *FLOAT_ENDS)
+_AFTER_FLOAT = f"([{re.escape(''.join(FLOAT_ENDS))}][\\s\\S]*)?"
+_AFTER_INT = f"([{re.escape(''.join(INT_ENDS))}][\\s\\S]*)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,8 @@ def _parse_str(text: str) -> str:
 TYPED_VALUES = {
     typed.name: typed
     for typed in (
-        TypedValue("int", r"[+-]?(0|[1-9][0-9]{0,17})[ \n]?", int, NUMBER_ENDS),
-        TypedValue("float", r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?[ \n]?", float, NUMBER_ENDS),
+        TypedValue("int", r"[+-]?(0|[1-9][0-9]{0,17})" + _AFTER_INT, int, INT_ENDS),
+        TypedValue("float", r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?" + _AFTER_FLOAT, float, FLOAT_ENDS),
         TypedValue("bool", r"True|False", _parse_bool),
         TypedValue("str", r'"[^"\\\x00-\x1f]*"', _parse_str),
     )

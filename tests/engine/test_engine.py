@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -431,6 +433,17 @@ def test_closing_the_engine_fails_what_is_left(tiny_model: Path) -> None:
     engine.shutdown()
     assert isinstance(running.exception(timeout=60), EngineClosedError)
     assert isinstance(engine.generate(engine.open(), GREEDY).exception(timeout=60), EngineClosedError)
+
+
+def test_a_process_may_end_in_the_middle_of_a_generation(tiny_model: Path) -> None:
+    code = (
+        "import sys; from sgrun.engine.client import Engine; from sgrun.types import SamplingParams\n"
+        "engine = Engine(sys.argv[1], dtype='float32', num_pages=256, device='cpu')\n"
+        "seq_id = engine.open(); engine.append_ids(seq_id, [5, 6])\n"
+        "engine.generate(seq_id, SamplingParams(max_tokens=3000, ignore_eos=True))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tiny_model)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 class Faulty:

@@ -84,6 +84,13 @@ def test_typed_texts_match_their_pattern_and_parse(dtype: str, text: str, value:
     assert type(typed.value(text)) is type(value)
 
 
+@pytest.mark.parametrize(("dtype", "text"), [("int", "12 eggs"), ("int", "7.\n"), ("float", "3.5, and")])
+def test_numbers_may_be_followed_by_what_is_cut_off(dtype: str, text: str) -> None:
+    typed = TYPED_VALUES[dtype]
+    assert re.fullmatch(typed.pattern, text)
+    typed.value(text[: min(text.index(end) for end in typed.ends if end in text)])
+
+
 @pytest.mark.parametrize(
     ("dtype", "text"), [("int", "007"), ("int", " 1"), ("float", "1."), ("bool", "true"), ("str", '"a"b"')]
 )
