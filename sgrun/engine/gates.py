@@ -77,6 +77,9 @@ class Gates:
         return [pair for op in held for pair in self._refuse(op, error)]
 
     def abort(self, seq_id: int) -> Refused:
+        """Also of a sequence that is closed already: the core may still be at what was asked of it before."""
+        if seq_id not in self._sequences:
+            self._post(Abort(seq_id))
         refused = self.fail(seq_id, AbortedError("the operation was aborted"))
         self._sequences.pop(seq_id, None)
         return refused

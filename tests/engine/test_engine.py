@@ -427,6 +427,15 @@ def test_abort_ends_running_and_queued_operations_and_frees_their_pages(tiny_eng
     assert tiny_engine.stats.num_free_pages == tiny_engine.stats.num_pages
 
 
+def test_abort_reaches_what_a_closed_sequence_still_runs(tiny_engine: Engine) -> None:
+    seq_id = open_with(tiny_engine, random_ids(0, 100))
+    running = tiny_engine.generate(seq_id, SamplingParams(max_tokens=3000, ignore_eos=True))
+    tiny_engine.close(seq_id)
+    tiny_engine.abort(seq_id)
+    assert isinstance(running.exception(timeout=60), AbortedError)
+    tiny_engine.abort(seq_id)
+
+
 def test_closing_the_engine_fails_what_is_left(tiny_model: Path) -> None:
     engine = Engine(tiny_model, dtype="float32", num_pages=256)
     running = engine.generate(open_with(engine, [5]), SamplingParams(max_tokens=3000, ignore_eos=True))
