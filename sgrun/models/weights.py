@@ -6,16 +6,19 @@ Matrices are [out, in], as torch.nn.functional.linear wants them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sgrun.models.config import ModelConfig
+from sgrun_kernels.reference import pack_linear
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
+    """Matrices are plain, or all packed for `sgrun_kernels`' linear."""
+
     input_norm: Tensor  # [H]
     qkv: Tensor  # [(Hq + 2 * Hk) * D, H]: queries, keys, values
     qkv_bias: Tensor | None
@@ -33,7 +36,7 @@ class LayerWeights:
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
     embed: Tensor  # [V, H]
-    layers: tuple[LayerWeights, ...]
+    layers: list[LayerWeights]
     norm: Tensor  # [H]
     lm_head: Tensor  # [V, H]; the very tensor `embed` when tied
 
@@ -47,7 +50,7 @@ def empty_weights(config: ModelConfig, dtype: torch.dtype, device: torch.device 
     hidden, inner = config.hidden_size, config.intermediate_size
     q_rows = config.num_heads * config.head_dim
     qkv_rows = q_rows + 2 * config.num_kv_heads * config.head_dim
-    layers = tuple(
+    layers = [
         LayerWeights(
             input_norm=empty(hidden),
             qkv=empty(qkv_rows, hidden),
@@ -63,7 +66,7 @@ def empty_weights(config: ModelConfig, dtype: torch.dtype, device: torch.device 
             down_bias=empty(hidden) if config.mlp_bias else None,
         )
         for _ in range(config.num_layers)
-    )
+    ]
     embed = empty(config.vocab_size, hidden)
     lm_head = embed if config.tie_word_embeddings else empty(config.vocab_size, hidden)
     return DecoderWeights(embed=embed, layers=layers, norm=empty(hidden), lm_head=lm_head)
@@ -105,3 +108,14 @@ def _parts(names: list[str], kind: str, fused: Tensor | None, rows: list[int]) -
     if fused is None:
         return {}
     return {f"{name}.{kind}": part for name, part in zip(names, torch.split(fused, rows), strict=True)}
+
+
+def packed_weights(weights: DecoderWeights) -> DecoderWeights:
+    """The same weights with their matrices packed for `sgrun_kernels`' linear. Empties `weights.layers` on the way, so
+    that there is no second copy of the whole model; the embedding stays plain."""
+    layers: list[LayerWeights] = []
+    while weights.layers:
+        layer = weights.layers.pop(0)
+        matrices = {name: pack_linear(getattr(layer, name)) for name in ("qkv", "o", "gate_up", "down")}
+        layers.append(replace(layer, **matrices))
+    return replace(weights, layers=layers, lm_head=pack_linear(weights.lm_head))

@@ -187,3 +187,17 @@ def test_extend_attention_of_no_rows_is_empty() -> None:
         torch.zeros(0, 2, 8), k_cache, v_cache, none.view(0, 0), none, torch.zeros(1, dtype=torch.int64), [], [], 1.0
     )
     assert out.shape == (0, 2, 8)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1, 3, 16, 65])
+def test_packed_linear_equals_the_plain_one(num_tokens: int) -> None:
+    """Where oneDNN has bfloat16 kernels; elsewhere nothing is packed."""
+    weight = torch.randn(70, 33, device="cpu").bfloat16()
+    x, bias = torch.randn(num_tokens, 33, device="cpu").bfloat16(), torch.randn(70, device="cpu").bfloat16()
+    if reference.can_pack_linear(weight.dtype, weight.device):
+        weight_or_packed = reference.pack_linear(weight)
+        assert weight_or_packed.is_mkldnn
+    else:
+        weight_or_packed = weight
+    for b in (None, bias):
+        torch.testing.assert_close(reference.linear(x, weight_or_packed, b), torch.nn.functional.linear(x, weight, b))
