@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.automaton import Automaton, from_dfa
 from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.dfa import Dfa
 from sgrun.grammar.limits import Budget
@@ -137,7 +137,7 @@ def _assemble(
     transitions = np.frombuffer(b"".join(classes), dtype=np.int32).reshape(len(classes), num_states).T
     accepting = np.zeros(num_states, dtype=np.bool_)
     accepting[:num_outer] = dfa.accepting
-    return Automaton(byte_classes, np.array(transitions, order="C"), accepting, start=1)
+    return from_dfa(byte_classes, np.array(transitions, order="C"), accepting, start=1)
 
 
 def _clip(runs: Iterable[_Run], first: int, last: int) -> list[_Run]:
