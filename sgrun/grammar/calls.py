@@ -1,0 +1,86 @@
+"""Decides which rules of a grammar become procedures; every other rule is written out where it is used.
+
+A stack is needed only where rules contain themselves. Rules that show by their last byte, or by the byte after, that
+they are over make the best procedures: they return without looking further ahead.
+"""
+
+from __future__ import annotations
+
+from sgrun.grammar import cfg
+from sgrun.grammar.cfg import Chain, Choice, Expr, Grammar, Ref, Repetition, Rule, Sequence, Terminal
+from sgrun.grammar.rule_sets import RuleSets
+
+
+def with_brackets(grammar: Grammar, sets: RuleSets) -> Grammar:
+    """Makes a rule of each part of a recursive rule that ends in a terminal, as in `"(" expr ")"`: it shows its end."""
+    rules = dict(grammar.rules)
+    for members in cfg.components(_edges(grammar)):
+        for name in members:
+            rule = grammar.rules[name]
+            cutter = _Cutter(rule, set(members), sets, rules)
+            rules[name] = Rule(name, cutter.cut(rule.body, is_whole=True), rule.line)
+    return Grammar(rules, grammar.start, grammar.skip)
+
+
+class _Cutter:
+    def __init__(self, rule: Rule, members: set[str], sets: RuleSets, rules: dict[str, Rule]) -> None:
+        self._rule = rule
+        self._members = members
+        self._sets = sets
+        self._rules = rules
+        self._num_cut = 0
+
+    def cut(self, expr: Expr, *, is_whole: bool) -> Expr:
+        match expr:
+            case Sequence(parts):
+                inner = Sequence(tuple(self.cut(part, is_whole=False) for part in parts))
+                if not is_whole and self._is_bracket(parts):
+                    self._num_cut += 1
+                    name = f"{self._rule.name}#{self._num_cut}"
+                    self._rules[name] = Rule(name, inner, self._rule.line)
+                    return Ref(name)
+                return inner
+            case Choice(parts):
+                return Choice(tuple(self.cut(part, is_whole=False) for part in parts))
+            case Repetition(item, min_count, max_count):
+                return Repetition(self.cut(item, is_whole=False), min_count, max_count)
+            case Chain(item, link):
+                return Chain(self.cut(item, is_whole=False), self.cut(link, is_whole=False))
+        return expr
+
+    def _is_bracket(self, parts: tuple[Expr, ...]) -> bool:
+        ends = (parts[0], parts[-1]) if parts else ()
+        is_closed = all(isinstance(end, Terminal) and not self._sets.is_nullable(end) for end in ends)
+        return is_closed and not self._members.isdisjoint(cfg.references(Sequence(parts)))
+
+
+def choose_procedures(grammar: Grammar, sets: RuleSets, unfit: set[str]) -> set[str]:
+    """Rules that cut every recursion. Those in `unfit`, and those that cannot tell their end by one byte, come last."""
+    edges = _edges(grammar)
+    num_uses: dict[str, int] = {}
+    for rule in grammar.rules.values():
+        for name in cfg.references(rule.body):
+            num_uses[name] = num_uses.get(name, 0) + 1
+    chosen: set[str] = set()
+    while True:
+        cyclic = [name for members in cfg.components(edges) for name in members]
+        if not cyclic:
+            break
+        within = {name: len(edges[name].intersection(cyclic)) for name in cyclic}
+        best = min(
+            cyclic,
+            key=lambda name: (
+                name in unfit,
+                bool(sets.extending[name] & sets.follow[name]),
+                -num_uses.get(name, 0) * within[name],
+                grammar.rules[name].line,
+                name,
+            ),
+        )
+        chosen.add(best)
+        edges = {name: targets - {best} for name, targets in edges.items() if name != best}
+    return chosen
+
+
+def _edges(grammar: Grammar) -> dict[str, set[str]]:
+    return {name: set(cfg.references(rule.body)) for name, rule in grammar.rules.items()}

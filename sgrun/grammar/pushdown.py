@@ -1,0 +1,310 @@
+"""Makes a network deterministic: procedures whose every step is fixed by the next byte.
+
+A state is a set of threads. A thread is a stack of positions: the last one reads on, those below it say where to go on
+when the graph of the one above is done. Where all threads that can use a byte are about to call, or stand in a callee
+already, the part above is left to a procedure of its own (CALL); otherwise a callee is followed within the state, until
+the byte that tells the threads apart. A procedure is asked for several continuations at once; its label says which of
+them the text just read was (bit i of label + 1: entry i), so alternatives that begin alike need no lookahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgrun.errors import UnsupportedGrammarError
+from sgrun.grammar.cfg import External
+from sgrun.grammar.explore import Cells, LazyCall, LazyEdge, LazyMove, State
+from sgrun.grammar.limits import Budget
+from sgrun.grammar.network import Network, Watch
+from sgrun.grammar.procedure import END, Return
+from sgrun.grammar.rule_sets import ByteSet, RuleSets
+
+MAX_FOLLOWED = 12  # callees within callees that one state follows
+MAX_ENTRIES = 6  # continuations that one procedure is asked for
+
+_Watches = tuple[Watch, ...]
+_Stack = tuple[int, ...]
+_Thread = tuple[int, _Stack, _Watches]  # which entry of the procedure it came from, where it stands
+_Entry = tuple[_Stack, _Watches]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcedureKey:
+    """The procedure that recognises the rest of its entries. `is_root`: it ends at the end of input alone."""
+
+    entries: tuple[_Entry, ...]
+    is_root: bool = False
+
+
+class Conflict(UnsupportedGrammarError):
+    """The next byte does not tell whether a rule is over; `rules` could be written out to look further ahead."""
+
+    def __init__(self, message: str, rules: set[str]) -> None:
+        super().__init__(message)
+        self.rules = rules
+
+
+class Pushdown:
+    """The procedures of a network, made state by state as they are needed."""
+
+    def __init__(self, network: Network, sets: RuleSets, budget: Budget) -> None:
+        self.network = network
+        self.budget = budget
+        self.first = {name: _classes(network, sets.first[name]) for name in network.graphs if name}
+        self.follow = {name: _classes(network, sets.follow[name]) for name in network.graphs if name}
+        self.external_first: dict[Hashable, frozenset[int]] = {}
+        self._sets = sets
+        bytes_by_class = np.argsort(network.byte_classes, kind="stable")
+        ends = np.cumsum(np.bincount(network.byte_classes, minlength=network.num_classes))[:-1]
+        self.bytes_of = [part.tolist() for part in np.split(bytes_by_class, ends)]
+        self._known: dict[ProcedureKey, DeterministicProcedure] = {}
+
+    def root(self, *, is_whole: bool) -> ProcedureKey:
+        return ProcedureKey((((self.network.graphs[""].start,), ()),), is_whole)
+
+    def procedure(self, key: ProcedureKey) -> DeterministicProcedure:
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = DeterministicProcedure(key, self)
+        return known
+
+    def first_of(self, callee: str | External) -> frozenset[int]:
+        if isinstance(callee, str):
+            return self.first[callee]
+        known = self.external_first.get(callee.key)
+        if known is None:
+            known = self.external_first[callee.key] = _classes(self.network, self._sets.first_of(callee))
+        return known
+
+
+@dataclass(slots=True)
+class _Users:
+    """The threads that can use a byte."""
+
+    reading: list[tuple[_Thread, int]]  # with where the byte leads
+    calling: list[tuple[_Thread, str | External, int]]
+    ended: int  # bit i: entry i is complete
+
+
+class DeterministicProcedure:
+    """One procedure; satisfies explore.Explorable."""
+
+    def __init__(self, key: ProcedureKey, pushdown: Pushdown) -> None:
+        self._key = key
+        self._pushdown = pushdown
+        self._network = pushdown.network
+        self._closed: dict[frozenset[_Thread], frozenset[_Thread]] = {}
+        self._cells: dict[State, Cells] = {}
+
+    def expand(self, state: State) -> Cells:
+        known = self._cells.get(state)
+        if known is None:
+            threads = self._start() if state == "start" else state
+            assert isinstance(threads, frozenset)
+            known = self._cells[state] = self._expanded(threads)
+        return known
+
+    def _start(self) -> frozenset[_Thread]:
+        """Without threads that are over: callers offer the empty text themselves."""
+        threads = self._closure((index, *entry) for index, entry in enumerate(self._key.entries))
+        if self._key.is_root:
+            return threads
+        return frozenset(thread for thread in threads if not self._is_over(thread))
+
+    def _expanded(self, threads: frozenset[_Thread]) -> Cells:
+        by_class: dict[int, _Users] = {}
+        for thread in threads:
+            self._add_users(thread, by_class)
+        columns: dict[int, list[int]] = {}
+        edges: list[LazyEdge] = []
+        numbers: dict[object, int] = {}
+        for byte_class, users in by_class.items():
+            what, edge = self._decide(users, byte_class)
+            number = numbers.setdefault(what, len(edges))
+            if number == len(edges):
+                edges.append(edge)
+            columns.setdefault(number, []).extend(self._pushdown.bytes_of[byte_class])
+        cells: Cells = [(columns[number], edge) for number, edge in enumerate(edges)]
+        over = sum({1 << thread[0] for thread in threads if self._is_over(thread)})
+        if over:
+            cells.append((END, Return(over - 1, consumes=False)))
+        return cells
+
+    def _add_users(self, thread: _Thread, by_class: dict[int, _Users]) -> None:
+        index, stack, watches = thread
+        position = stack[-1]
+
+        def users(byte_class: int) -> _Users | None:
+            if watches and any(self._network.watch_step(watch, byte_class) is None for watch in watches):
+                return None
+            return by_class.setdefault(byte_class, _Users([], [], 0))
+
+        for byte_class, target in self._network.moves[position]:
+            found = users(byte_class)
+            if found is not None:
+                found.reading.append((thread, target))
+        for call in self._network.calls.get(position, ()):
+            for byte_class in self._pushdown.first_of(call.callee):
+                found = users(byte_class)
+                if found is not None:
+                    found.calling.append((thread, call.callee, call.target))
+        if self._is_over(thread) and not self._key.is_root:
+            for byte_class in self._follow(index):
+                if not any(self._network.watch_step(watch, byte_class) != 0 for watch in watches):
+                    by_class.setdefault(byte_class, _Users([], [], 0)).ended |= 1 << index
+
+    def _decide(self, users: _Users, byte_class: int) -> tuple[object, LazyEdge]:
+        """What happens with a byte: something to compare it by, and the edge."""
+        if users.ended:
+            if users.reading or users.calling:
+                raise self._conflict(users, byte_class)
+            return users.ended, Return(users.ended - 1, consumes=False)
+        if all(len(stack) > 1 for (_, stack, _), _ in users.reading):
+            return self._call(users, byte_class)
+        moved: list[_Thread] = [
+            (index, (*stack[:-1], target), self._watched(watches, byte_class))
+            for (index, stack, watches), target in users.reading
+        ]
+        for thread, callee, after in users.calling:
+            moved += self._followed(thread, callee, after, byte_class)
+        target = self._closure(moved)
+        return target, LazyMove(target)
+
+    def _call(self, users: _Users, byte_class: int) -> tuple[object, LazyEdge]:
+        """Leaves the topmost graphs to a procedure; when it returns, the threads below go on."""
+        below: dict[_Entry, set[_Thread]] = {}
+        external: dict[External, set[_Thread]] = {}
+        for (index, stack, watches), callee, after in users.calling:
+            rest: _Thread = (index, (*stack[:-1], after), ())
+            if isinstance(callee, External):
+                external.setdefault(callee, set()).add(rest)
+            else:
+                entry = ((self._network.graphs[callee].start,), self._pending(watches, byte_class))
+                below.setdefault(entry, set()).add(rest)
+        for (index, stack, watches), _ in users.reading:
+            entry = ((stack[-1],), self._pending(watches, byte_class))
+            below.setdefault(entry, set()).add((index, stack[:-1], ()))
+        if external:
+            if below or len(external) > 1:
+                raise self._external_conflict(users, byte_class)
+            [(called, rests)] = external.items()
+            after_call = self._closure(rests)
+            return (called, after_call), LazyCall(called.key, {0: after_call}.get)
+        if len(below) > MAX_ENTRIES:
+            raise self._conflict(users, byte_class)
+        entries = tuple(sorted(below))
+        rests_of = [frozenset(below[entry]) for entry in entries]
+
+        def after(label: int) -> State:
+            return self._closure(
+                thread for index, rests in enumerate(rests_of) if label + 1 >> index & 1 for thread in rests
+            )
+
+        return (entries, tuple(rests_of)), LazyCall(ProcedureKey(entries), after)
+
+    def _followed(self, thread: _Thread, callee: str | External, after: int, byte_class: int) -> list[_Thread]:
+        """The threads within a callee once the byte is read."""
+        index, stack, watches = thread
+        if isinstance(callee, External) or len(stack) >= MAX_FOLLOWED:
+            raise self._external_conflict(_Users([], [(thread, callee, after)], 0), byte_class)
+        inner = (*stack[:-1], after, self._network.graphs[callee].start)
+        found: list[_Thread] = []
+        by_class: dict[int, _Users] = {}
+        for begun in self._closure([(index, inner, watches)]):
+            if len(begun[1]) >= len(inner):  # what is over already was offered beside the call
+                self._add_users(begun, by_class)
+        users = by_class.get(byte_class, _Users([], [], 0))
+        for (_, begun_stack, begun_watches), target in users.reading:
+            found.append((index, (*begun_stack[:-1], target), self._watched(begun_watches, byte_class)))
+        for begun, inner_callee, inner_after in users.calling:
+            found += self._followed(begun, inner_callee, inner_after, byte_class)
+        return found
+
+    def _watched(self, watches: _Watches, byte_class: int) -> _Watches:
+        """What is left to watch after a byte that was read."""
+        steps = {self._network.watch_step(watch, byte_class) for watch in watches}
+        return tuple(sorted(step for step in steps if step))
+
+    def _pending(self, watches: _Watches, byte_class: int) -> _Watches:
+        """The watches that a byte does not settle."""
+        return tuple(watch for watch in watches if self._network.watch_step(watch, byte_class) != 0)
+
+    def _closure(self, threads: Iterable[_Thread]) -> frozenset[_Thread]:
+        kernel = frozenset(threads)
+        known = self._closed.get(kernel)
+        if known is None:
+            known = self._closed[kernel] = self._closure_of(kernel)
+        return known
+
+    def _closure_of(self, kernel: frozenset[_Thread]) -> frozenset[_Thread]:
+        """The threads that read, call or are over, after all that needs no byte."""
+        found: set[_Thread] = set()
+        seen = set(kernel)
+        waiting = list(kernel)
+        while waiting:
+            index, stack, watches = waiting.pop()
+            for reached in self._network.closure(stack[-1]):
+                merged = tuple(sorted({*watches, *reached.watches})) if reached.watches else watches
+                thread = (index, (*stack[:-1], reached.position), merged)
+                if reached.position in self._network.final_of and len(stack) > 1:
+                    thread = (index, stack[:-1], merged)
+                    if thread not in seen:
+                        seen.add(thread)
+                        waiting.append(thread)
+                else:
+                    found.add(thread)
+        self._pushdown.budget.spend("max_set_elements", len(seen) + len(found))
+        return frozenset(found)
+
+    def _is_over(self, thread: _Thread) -> bool:
+        return len(thread[1]) == 1 and thread[1][0] in self._network.final_of
+
+    def _follow(self, index: int) -> frozenset[int]:
+        rule = self._network.owner[self._key.entries[index][0][0]]
+        if rule == "":
+            return frozenset(range(self._network.num_classes))
+        return self._pushdown.follow[rule]
+
+    def _rules(self, users: _Users) -> set[str]:
+        found = {self._network.owner[position] for (_, stack, _), _ in users.reading for position in stack}
+        for (_, stack, _), callee, _ in users.calling:
+            found |= {self._network.owner[position] for position in stack}
+            if isinstance(callee, str):
+                found.add(callee)
+        found |= {self._network.owner[self._key.entries[i][0][0]] for i in range(MAX_ENTRIES) if users.ended >> i & 1}
+        return found - {""}
+
+    def _conflict(self, users: _Users, byte_class: int) -> Conflict:
+        rules = self._rules(users)
+        return Conflict(
+            f"after a text of {self._named(rules)}, {self._shown(byte_class)} may go on with it or belong to what "
+            "follows, and no bounded lookahead tells which; make the rule end in a text of its own, or merge it with "
+            "what follows",
+            rules,
+        )
+
+    def _external_conflict(self, users: _Users, byte_class: int) -> Conflict:
+        rules = self._rules(users)
+        return Conflict(
+            f"{self._shown(byte_class)} may begin different things in {self._named(rules)}, and no bounded lookahead "
+            "tells which; let the alternatives begin differently",
+            rules,
+        )
+
+    def _named(self, rules: set[str]) -> str:
+        lines: dict[str, int] = {}
+        for name in sorted(rules) or [""]:
+            rule = self._network.graphs[name].rule
+            lines[rule.name.partition("#")[0]] = rule.line
+        return " and ".join(f"rule {name!r} (line {line})" for name, line in lines.items())
+
+    def _shown(self, byte_class: int) -> str:
+        byte = self._pushdown.bytes_of[byte_class][0]
+        return repr(chr(byte)) if byte < 128 else f"byte 0x{byte:02x}"
+
+
+def _classes(network: Network, found: ByteSet) -> frozenset[int]:
+    return frozenset(int(network.byte_classes[byte]) for byte in range(256) if found >> byte & 1)
