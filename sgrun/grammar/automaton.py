@@ -17,10 +17,18 @@ The argument of RETURN is a label: which of the languages that the caller asked 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from sgrun.grammar.matcher import Matcher
+    from sgrun.grammar.vocabulary import Vocabulary
+    from sgrun.grammar.walk import Thresholds, Walker
 
 MOVE, CALL, RETURN, RETURN_AFTER, COUNT, RESET, ACCEPT = range(1, 8)
 DEAD = 0  # the dead entry, and the dead state
@@ -37,7 +45,7 @@ class Unchecked:
     pointer: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Automaton:
     """Trimmed: whatever is reached alive can be completed, unless it runs out of frames. State 0 is dead. A DFA has
     MOVE and ACCEPT entries alone. Compared and hashed by identity, so that it can key caches."""
@@ -60,6 +68,31 @@ class Automaton:
     @property
     def size_bytes(self) -> int:
         return self.byte_classes.nbytes + self.table.nbytes + self.sites.nbytes + self.counts.nbytes
+
+    # What walks an automaton is built on this module, so it is imported where it is asked for.
+
+    def accepts(self, data: bytes) -> bool:
+        """Whether `data` is a complete text of the language."""
+        cursor = self.walker.advance(self.walker.start, data)
+        return cursor is not None and self.walker.is_accepting(cursor)
+
+    def matcher(self, vocabulary: Vocabulary, end_token_ids: Collection[int] | None = None) -> Matcher:
+        """A cursor at the start, for one generation. `end_token_ids`: those of the vocabulary if None."""
+        from sgrun.grammar.matcher import Matcher
+
+        return Matcher(self, vocabulary, vocabulary.end_token_ids if end_token_ids is None else end_token_ids)
+
+    @cached_property
+    def walker(self) -> Walker:
+        from sgrun.grammar.walk import Walker
+
+        return Walker(self)
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        from sgrun.grammar.walk import Thresholds
+
+        return Thresholds(self)
 
 
 def from_dfa(

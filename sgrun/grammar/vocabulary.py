@@ -1,22 +1,33 @@
-"""The bytes of every token of a tokenizer, flat for a device and as a trie for the host."""
+"""The bytes of every token of a tokenizer, flat for a device and as tries for the host."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from sgrun.grammar.masks import MaskCache
+
+DEFAULT_MASK_BYTES = 64 * 2**20
+
+# Tokens of whole characters other than quotes, backslashes and control characters: JSON strings, and most texts that
+# are free to say anything, take all of them or next to none.
+_PLAIN = re.compile(rb'[^\x00-\x1f"\\]+')
+
 
 @dataclass(frozen=True, eq=False, slots=True)
-class TrieLevel:
-    """The nodes at one depth of the trie of all tokens. Node ids run on from level to level; the root is node 0."""
+class Trie:
+    """Tokens by their bytes. Node 0 is the root; nodes are numbered level by level, those of one parent together."""
 
-    first_node: int
-    parents: npt.NDArray[np.int64]  # [num_nodes] node id, in the level above
-    bytes: npt.NDArray[np.uint8]  # [num_nodes] the byte on the edge from the parent
+    bytes: npt.NDArray[np.uint8]  # [num_nodes] on the edge from the parent
+    first_child: npt.NDArray[np.int32]  # [num_nodes]
+    num_children: npt.NDArray[np.int32]  # [num_nodes]
+    token: npt.NDArray[np.int32]  # [num_nodes] the first token that ends here, -1 if none does
+    twins: npt.NDArray[np.int32]  # [num_twins, 2] a token, and the first token with the same bytes
 
 
 class Vocabulary:
@@ -24,34 +35,78 @@ class Vocabulary:
 
     `flat` [num_bytes] uint8 holds all tokens one after the other; token i is flat[offsets[i]:offsets[i + 1]].
     Tokens without bytes are never allowed by a mask. `num_words` is the length of a mask in int32 words.
+    `end_token_ids` end a text. `masks` keeps up to `max_mask_bytes` of masks over this vocabulary.
     """
 
-    def __init__(self, token_bytes: Sequence[bytes | None]) -> None:
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes | None],
+        end_token_ids: Collection[int] = (),
+        max_mask_bytes: int = DEFAULT_MASK_BYTES,
+    ) -> None:
         pieces = [data or b"" for data in token_bytes]
         self.size = len(pieces)
         self.num_words = (self.size + 31) // 32
         self.flat: npt.NDArray[np.uint8] = np.array(bytearray(b"".join(pieces)), dtype=np.uint8)
         self.offsets: npt.NDArray[np.int32] = np.zeros(self.size + 1, dtype=np.int32)
         np.cumsum([len(piece) for piece in pieces], out=self.offsets[1:])
+        self.max_token_len = max(map(len, pieces), default=0)
+        self.end_token_ids = frozenset(end_token_ids)
+        self.masks = MaskCache(self, max_mask_bytes)
 
     def token(self, token_id: int) -> bytes:
         """The bytes of one token; empty for a token that never matches text."""
         return self.flat[self.offsets[token_id] : self.offsets[token_id + 1]].tobytes()
 
     @cached_property
-    def trie(self) -> tuple[list[TrieLevel], npt.NDArray[np.int64]]:
-        """The levels of the trie below the root, and the node of each token [size] (0 for tokens without bytes)."""
+    def trie(self) -> Trie:
+        """All tokens that have bytes."""
+        return self._trie(np.diff(self.offsets) > 0)
+
+    @cached_property
+    def is_plain(self) -> npt.NDArray[np.bool_]:
+        """[size] whether a token is made of whole characters, none of them a quote, a backslash or a control."""
+        return np.array([_is_plain(self.token(i)) for i in range(self.size)], dtype=np.bool_)
+
+    @cached_property
+    def trie_without_plain(self) -> Trie:
+        """All tokens that have bytes and are not plain."""
+        return self._trie((np.diff(self.offsets) > 0) & ~self.is_plain)
+
+    def _trie(self, is_in: npt.NDArray[np.bool_]) -> Trie:
         lengths = np.diff(self.offsets)
-        token_nodes = np.zeros(self.size, dtype=np.int64)
-        levels: list[TrieLevel] = []
+        nodes = np.zeros(self.size, dtype=np.int64)
+        parents, edges = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint8)]
         num_nodes = 1
-        longer = np.flatnonzero(lengths > 0)
+        longer = np.flatnonzero(is_in)
         while longer.size:
-            depth = len(levels)
-            keys = token_nodes[longer] * 256 + self.flat[self.offsets[longer] + depth]
-            nodes, inverse = np.unique(keys, return_inverse=True)
-            token_nodes[longer] = num_nodes + inverse
-            levels.append(TrieLevel(num_nodes, nodes // 256, (nodes % 256).astype(np.uint8)))
-            num_nodes += len(nodes)
-            longer = longer[lengths[longer] > depth + 1]
-        return levels, token_nodes
+            keys = nodes[longer] * 256 + self.flat[self.offsets[longer] + len(parents) - 1]
+            found, inverse = np.unique(keys, return_inverse=True)
+            nodes[longer] = num_nodes + inverse
+            parents.append(found // 256)
+            edges.append((found % 256).astype(np.uint8))
+            num_nodes += len(found)
+            longer = longer[lengths[longer] >= len(parents)]
+        return _with_tokens(np.concatenate(parents), np.concatenate(edges), np.where(is_in, nodes, 0))
+
+
+def _with_tokens(parents: npt.NDArray[np.int64], edges: npt.NDArray[np.uint8], nodes: npt.NDArray[np.int64]) -> Trie:
+    """`nodes` [size]: where each token ends, 0 for those that are left out."""
+    num_children = np.bincount(parents[1:], minlength=len(parents)).astype(np.int32)
+    first_child = (1 + np.cumsum(num_children) - num_children).astype(np.int32)
+    token = np.full(len(parents), -1, dtype=np.int32)
+    ids = np.flatnonzero(nodes)
+    token[nodes[ids[::-1]]] = ids[::-1]  # of several the lowest, which is written last
+    first = token[nodes[ids]]
+    twins = np.stack([ids, first], axis=1)[ids != first].astype(np.int32)
+    return Trie(edges, first_child, num_children, token, twins)
+
+
+def _is_plain(data: bytes) -> bool:
+    if not _PLAIN.fullmatch(data):
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
