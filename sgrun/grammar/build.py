@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from sgrun.grammar.dfa import intersection
+from sgrun.grammar import charset
 from sgrun.grammar.limits import Budget
-from sgrun.grammar.nfa import Nfa
-from sgrun.grammar.rewrite import json_escaped, without_assertions
+from sgrun.grammar.nfa import Counting, Counts, Nfa
+from sgrun.grammar.rewrite import json_escaped, restricted, without_assertions
 from sgrun.grammar.syntax import (
     Alternation,
     Assertion,
     Chars,
+    Complement,
     Concat,
     Elements,
     Intersection,
     JsonEscaped,
+    Lookahead,
     Members,
     Node,
     Repeat,
@@ -22,14 +24,22 @@ from sgrun.grammar.syntax import (
 )
 
 
-def build_nfa(node: Node, budget: Budget) -> Nfa:
-    """An NFA for the texts of `node`; raises GrammarTooLargeError as soon as it has too many states."""
+_NONE: frozenset[Repeat] = frozenset()
+_ANYTHING = Repeat(Chars(charset.SCALARS), 0, None)
+
+
+def build_nfa(node: Node, budget: Budget, counted: frozenset[Repeat] = _NONE) -> Nfa:
+    """An NFA for the texts of `node`, in which the repeats `counted` count and all others are unrolled.
+
+    A counted repeat must not be inside another one, a lookahead, a complement or the right side of an intersection.
+    Raises GrammarTooLargeError as soon as there are too many states.
+    """
     nfa = Nfa(budget)
-    _add(nfa, node, Nfa.START, Nfa.ACCEPT)
+    _add(nfa, node, Nfa.START, Nfa.ACCEPT, counted)
     return nfa
 
 
-def _add(nfa: Nfa, node: Node, source: int, target: int) -> None:
+def _add(nfa: Nfa, node: Node, source: int, target: int, counted: frozenset[Repeat]) -> None:
     """Adds paths from `source` to `target` that spell the texts of `node`.
 
     No part ever adds a move into its source or out of its target; loops run over states of their own.
@@ -42,49 +52,88 @@ def _add(nfa: Nfa, node: Node, source: int, target: int) -> None:
         case Concat(parts):
             for part in parts[:-1]:
                 after = nfa.add_state()
-                _add(nfa, part, source, after)
+                _add(nfa, part, source, after, counted)
                 source = after
             if parts:
-                _add(nfa, parts[-1], source, target)
+                _add(nfa, parts[-1], source, target, counted)
             else:
                 nfa.add_jump(source, target)
         case Alternation(parts):
             for part in parts:
-                _add(nfa, part, source, target)
+                _add(nfa, part, source, target, counted)
         case Repeat():
-            _add_repeat(nfa, node, source, target)
+            if node in counted:
+                _add_counted(nfa, node, source, target)
+            else:
+                _add_repeat(nfa, node, source, target, counted)
         case Elements():
             _add_elements(nfa, node, source, target)
         case Members():
             _add_members(nfa, node, source, target)
         case Assertion(position):
             nfa.guarded.setdefault(source, []).append((position, target))
+        case Lookahead(inner, is_negated):
+            nfa.guarded.setdefault(source, []).append((len(nfa.lookaheads), target))
+            nfa.lookaheads.append((build_nfa(Concat((inner, _ANYTHING)), nfa.budget), is_negated))
         case Scope(inner):
-            nfa.embed(without_assertions(build_nfa(inner, nfa.budget)), source, target)
+            nfa.embed(without_assertions(build_nfa(inner, nfa.budget, counted)), source, target)
         case JsonEscaped(inner):
-            nfa.embed(json_escaped(build_nfa(inner, nfa.budget)), source, target)
+            nfa.embed(json_escaped(build_nfa(inner, nfa.budget, counted)), source, target)
         case Intersection(left, right):
-            nfa.embed(intersection(build_nfa(left, nfa.budget), build_nfa(right, nfa.budget)), source, target)
+            condition = build_nfa(right, nfa.budget)
+            nfa.embed(restricted(build_nfa(left, nfa.budget, counted), condition, is_negated=False), source, target)
+        case Complement(inner):
+            condition = build_nfa(inner, nfa.budget)
+            nfa.embed(restricted(build_nfa(_ANYTHING, nfa.budget), condition, is_negated=True), source, target)
 
 
-def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int) -> None:
+def _add_counted(nfa: Nfa, node: Repeat, source: int, target: int) -> None:
+    min_count = 0 if may_be_empty(node.node) else node.min_count  # only iterations that read something are counted
+    counts = Counts(min_count, node.max_count, node)
+    loop, first = nfa.add_state(), nfa.add_state()
+    nfa.counting.setdefault(source, []).append((Counting.ENTER, counts, loop))
+    nfa.counting[loop] = [(Counting.ITERATE, counts, first), (Counting.EXIT, counts, target)]
+    _add(nfa, node.node, first, loop, _NONE)
+
+
+def may_be_empty(node: Node) -> bool:
+    """Whether the empty text matches; assertions and lookahead count as if they did not hold."""
+    match node:
+        case Text(text):
+            return not text
+        case Concat(parts):
+            return all(may_be_empty(part) for part in parts)
+        case Alternation(parts):
+            return any(may_be_empty(part) for part in parts)
+        case Repeat(inner, min_count, _):
+            return min_count == 0 or may_be_empty(inner)
+        case Scope(inner) | JsonEscaped(inner):
+            return may_be_empty(inner)
+        case Intersection(left, right):
+            return may_be_empty(left) and may_be_empty(right)
+        case Complement(inner):
+            return not may_be_empty(inner)
+    return False
+
+
+def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int, counted: frozenset[Repeat]) -> None:
     if node.max_count is not None and node.max_count < node.min_count:
         return
     for _ in range(node.min_count):
         after = nfa.add_state()
-        _add(nfa, node.node, source, after)
+        _add(nfa, node.node, source, after, counted)
         source = after
     if node.max_count is None:
         loop, back = nfa.add_state(), nfa.add_state()
         nfa.add_jump(source, loop)
-        _add(nfa, node.node, loop, back)
+        _add(nfa, node.node, loop, back, counted)
         nfa.add_jump(back, loop)
         nfa.add_jump(loop, target)
         return
     for _ in range(node.max_count - node.min_count):
         nfa.add_jump(source, target)
         after = nfa.add_state()
-        _add(nfa, node.node, source, after)
+        _add(nfa, node.node, source, after, counted)
         source = after
     nfa.add_jump(source, target)
 
@@ -101,12 +150,12 @@ def _add_elements(nfa: Nfa, node: Elements, source: int, target: int) -> None:
             return
         first, after = nfa.add_state(), nfa.add_state()
         nfa.add_jump(before, first)
-        _add(nfa, item, first, after)
+        _add(nfa, item, first, after, _NONE)
         num_items += 1
         if num_items >= node.min_count:
             nfa.add_jump(after, target)
         before = nfa.add_state()
-        _add(nfa, node.separator, after, before)
+        _add(nfa, node.separator, after, before, _NONE)
         if is_rest and node.max_count is None and num_items >= node.min_count:
             nfa.add_jump(before, first)
             return
@@ -119,8 +168,8 @@ def _add_members(nfa: Nfa, node: Members, source: int, target: int) -> None:
     for item, is_required in node.items:
         first, next_bare, next_led = nfa.add_state(), nfa.add_state(), nfa.add_state()
         nfa.add_jump(bare, first)
-        _add(nfa, node.separator, led, first)
-        _add(nfa, item, first, next_led)
+        _add(nfa, node.separator, led, first, _NONE)
+        _add(nfa, item, first, next_led, _NONE)
         if not is_required:
             nfa.add_jump(bare, next_bare)
             nfa.add_jump(led, next_led)

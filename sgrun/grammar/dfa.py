@@ -1,4 +1,4 @@
-"""Deterministic automata over code points: atoms, subset construction, minimisation, product.
+"""Deterministic automata over code points: atoms, subset construction, minimisation.
 
 Atoms are the largest sets of code points that no label tells apart. Working on atoms instead of bytes keeps alphabet
 and state count small; the expansion to bytes comes last (utf8.py).
@@ -70,7 +70,7 @@ def atoms_of(labels: Sequence[CodePoints], budget: Budget) -> Atoms:
 
 def determinize(nfa: Nfa, atoms: Atoms, budget: Budget) -> Dfa:
     """The subset construction over the NFA states from which acceptance can be reached, so every state is live."""
-    assert not nfa.guarded
+    assert not nfa.guarded and not nfa.counting
     closure = _Closures(nfa, budget)
     start = closure.of(Nfa.START)
     if not start:
@@ -224,34 +224,3 @@ def _quotient(dfa: Dfa, blocks: npt.NDArray[np.int32], num_blocks: int) -> Dfa:
     renamed = np.zeros(num_blocks, dtype=np.int32)
     renamed[order] = np.arange(len(order), dtype=np.int32)
     return Dfa(renamed[table[order]], dfa.accepting[representatives[order]])
-
-
-def intersection(left: Nfa, right: Nfa) -> Nfa:
-    """The texts that both accept: the product of the two deterministic automata, as an NFA again."""
-    budget = left.budget
-    atoms = atoms_of([*left.labels, *right.labels], budget)
-    num_left = len(left.labels)
-    one = minimize(determinize(left, Atoms(atoms.sets, atoms.of_label[:num_left]), budget))
-    two = minimize(determinize(right, Atoms(atoms.sets, atoms.of_label[num_left:]), budget))
-    result = Nfa(budget)
-    if one.is_empty or two.is_empty:
-        return result
-    names: dict[tuple[int, int], int] = {(1, 1): Nfa.START}
-    waiting = deque(names)
-    while waiting:
-        pair = waiting.popleft()
-        source = names[pair]
-        if one.accepting[pair[0]] and two.accepting[pair[1]]:
-            result.add_jump(source, Nfa.ACCEPT)
-        ranges: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        after_one, after_two = one.transitions[pair[0]], two.transitions[pair[1]]
-        common = np.flatnonzero((after_one != DEAD) & (after_two != DEAD)).tolist()
-        budget.spend("max_set_elements", len(common))
-        for atom in common:
-            ranges.setdefault((int(after_one[atom]), int(after_two[atom])), []).extend(atoms.sets[atom])
-        for target, pairs in ranges.items():
-            if target not in names:
-                names[target] = result.add_state()
-                waiting.append(target)
-            result.add_move(source, result.label(tuple(sorted(pairs))), names[target])
-    return result
