@@ -23,7 +23,6 @@ from sgrun.grammar.syntax import (
     Text,
 )
 
-
 _NONE: frozenset[Repeat] = frozenset()
 _ANYTHING = Repeat(Chars(charset.SCALARS), 0, None)
 

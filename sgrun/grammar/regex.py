@@ -1,8 +1,8 @@
 """Reads a regular expression into the syntax tree.
 
 Two flavours. PYTHON is what `re` reads, with the meaning it has there, and beyond it spellings of Rust and ECMAScript
-that `re` refuses: `\\p{...}`, `\\u{...}`, `\\x{...}`, `\\cX`, `\\z`, `(?<name>...)`, and flags in the middle, which hold up
-to the end of their group. ECMA is for JSON schema's `pattern`.
+that `re` refuses: `\\p{...}`, `\\u{...}`, `\\x{...}`, `\\cX`, `\\z`, `(?<name>...)`, and flags in the middle, which
+hold up to the end of their group. ECMA is for JSON schema's `pattern`.
 
 What texts match is all that counts here, so lazy repeats are as greedy ones. A possessive repeat or an atomic group of
 something whose length is fixed is expressed by lookahead; others are refused.
@@ -45,7 +45,10 @@ _COUNTS = re.compile(r"\{(?!\})([0-9]*)(?:(,)([0-9]*))?\}")
 _MAX_DIGITS = 9
 _INLINE_FLAGS = re.compile(r"([a-zA-Z]*)(-[a-zA-Z]*)?([:)])")
 _GROUP_NAME = re.compile(r"P?<([^\W\d]\w*)>")
-_INSTEAD = "supported: literals, classes, groups, alternation, repeats, flags, lookahead, and the assertions ^ $ \\A \\Z \\b \\B"
+_INSTEAD = (
+    "supported: literals, classes, groups, alternation, repeats, flags, lookahead and the assertions "
+    "^ $ \\A \\Z \\b \\B"
+)
 _REFUSED_GROUPS = {
     "<=": "lookbehind",
     "<!": "lookbehind",
