@@ -198,11 +198,13 @@ class _Container:
 
         add_value(row, self.formulas, asked, after)
 
-    def expand_literal(self, state: tuple[str, bytes, State]) -> Cells:
-        _, text, behind = state
-        row = Row()
-        row.add([text[0]], LazyMove(("literal", text[1:], behind) if len(text) > 1 else behind))
-        return row.cells
+
+def literal_cells(state: tuple[str, bytes, State]) -> Cells:
+    """The next byte of null, true or false."""
+    _, text, behind = state
+    row = Row()
+    row.add([text[0]], LazyMove(("literal", text[1:], behind) if len(text) > 1 else behind))
+    return row.cells
 
 
 class ArrayProcedure(_Container):
@@ -231,7 +233,7 @@ class ArrayProcedure(_Container):
             return row.cells
         assert isinstance(state, tuple)
         if state[0] == "literal":
-            return self.expand_literal(state)
+            return literal_cells(state)
         place, index, residue, region = state
         if place in ("open", "next"):
             self.layout.anywhere(row, state)
@@ -348,7 +350,7 @@ class ObjectProcedure(_Container):
         assert isinstance(state, tuple)
         place = state[0]
         if place == "literal":
-            return self.expand_literal(state)
+            return literal_cells(state)
         if place in ("open", "next", "key", "bare key"):
             self._between(row, state)
         elif place == "quoted":
