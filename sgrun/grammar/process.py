@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import sgrun
 from sgrun.errors import GrammarTooLargeError
 from sgrun.grammar import wire
 from sgrun.grammar.automaton import Automaton
@@ -31,7 +30,7 @@ class WorkerProcess:
         self._time_limit_s = time_limit_s
         self._is_ready = False
         self._connection, child = socket.socketpair()
-        root = str(Path(sgrun.__file__).parent.parent)
+        root = str(Path(__file__).parents[2])
         paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OPENBLAS_NUM_THREADS": "1"}
         with child:

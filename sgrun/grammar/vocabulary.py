@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from sgrun.errors import InvalidParameterError
 from sgrun.grammar.masks import MaskCache
 
 DEFAULT_MASK_BYTES = 64 * 2**20
@@ -53,6 +54,32 @@ class Vocabulary:
         self.max_token_len = max(map(len, pieces), default=0)
         self.end_token_ids = frozenset(end_token_ids)
         self.masks = MaskCache(self, max_mask_bytes)
+
+    @classmethod
+    def from_tokenizer(
+        cls,
+        tokenizer: object,
+        *,
+        end_token_ids: Collection[int] | None = None,
+        size: int | None = None,
+        max_mask_bytes: int = DEFAULT_MASK_BYTES,
+    ) -> Vocabulary:
+        """The vocabulary of a tokenizer: a fast tokenizer of transformers, a `tokenizers.Tokenizer`, or the path of a
+        folder in Hugging Face layout, a .gguf file or a tekken.json.
+
+        `end_token_ids`: those that the tokenizer names if None; a bare `tokenizers.Tokenizer` names none. `size`: of
+        the model's logits where they are more than the tokens; ids beyond these are never allowed.
+        Raises ModelNotFoundError, UnsupportedModelError, WeightsError for a damaged .gguf file, InvalidParameterError
+        if `size` is too small.
+        """
+        from sgrun.grammar.tokenizer_source import read_tokens  # loads the tokenizer library
+
+        token_bytes, named_ends = read_tokens(tokenizer)
+        padding = 0 if size is None else size - len(token_bytes)
+        if padding < 0:
+            raise InvalidParameterError(f"size is {size}; allowed: at least the {len(token_bytes)} of the tokenizer")
+        ends = named_ends if end_token_ids is None else end_token_ids
+        return cls([*token_bytes, *[None] * padding], ends, max_mask_bytes)
 
     def token(self, token_id: int) -> bytes:
         """The bytes of one token; empty for a token that never matches text."""

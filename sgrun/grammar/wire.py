@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sgrun import errors
+import sgrun.errors
 from sgrun.errors import EngineError, SgrunError
 from sgrun.grammar.automaton import Automaton, Unchecked
 from sgrun.grammar.limits import CompileLimits
@@ -55,7 +55,7 @@ def encode_error(error: SgrunError) -> bytes:
 def decode_reply(header: Any, payload: bytearray) -> Automaton:
     """The automaton; raises the error that was sent in its place."""
     if "error" in header:
-        error = getattr(errors, header["error"], EngineError)
+        error = getattr(sgrun.errors, header["error"], EngineError)
         raise error(header["message"])
     arrays = {}
     offset = 0
