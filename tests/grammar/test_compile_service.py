@@ -36,9 +36,16 @@ def worker() -> Iterator[WorkerProcess]:
     process.kill()
 
 
-def child_pids() -> set[int]:
+def all_children() -> set[int]:
     path = Path(f"/proc/{os.getpid()}/task")
     return {int(pid) for children in path.glob("*/children") for pid in children.read_text().split()}
+
+
+@pytest.fixture
+def child_pids() -> Callable[[], set[int]]:
+    """The processes that were started since; engines of other tests may have theirs."""
+    before = all_children()
+    return lambda: all_children() - before
 
 
 def waits_for(condition: Callable[[], bool]) -> bool:
@@ -113,7 +120,7 @@ def test_modules_of_the_working_folder_are_not_taken_for_others(tmp_path: Path) 
     assert done.stdout == "3\n", done.stderr
 
 
-def test_compile_over_its_time_is_killed() -> None:
+def test_compile_over_its_time_is_killed(child_pids: Callable[[], set[int]]) -> None:
     worker = WorkerProcess(time_limit_s=0.5, max_memory_bytes=2**30)
     start = time.monotonic()
     with pytest.raises(GrammarTooLargeError, match=r"longer than 0\.5 s"):
@@ -157,7 +164,7 @@ def test_worker_that_nobody_waits_for_ends_in_bounded_time() -> None:
         assert process.wait(timeout=60) == -signal.SIGALRM
 
 
-def test_hostile_spec_does_not_keep_others_from_compiling() -> None:
+def test_hostile_spec_does_not_keep_others_from_compiling(child_pids: Callable[[], set[int]]) -> None:
     compiler = GrammarCompiler(UNLIMITED, time_limit_s=2)
     hostile = compiler.submit(ENDLESS)
     others = [compiler.submit(RegexSpec(f"x{i}[a-z]+")) for i in range(50)]
@@ -181,7 +188,7 @@ def test_more_hostile_specs_than_workers_are_replaced_and_the_rest_compiles() ->
     compiler.close()
 
 
-def test_worker_killed_while_it_waits_costs_nothing() -> None:
+def test_worker_killed_while_it_waits_costs_nothing(child_pids: Callable[[], set[int]]) -> None:
     compiler = GrammarCompiler(num_workers=1)
     compiler.submit(RegexSpec("a")).result(30)
     for pid in child_pids():
@@ -190,7 +197,7 @@ def test_worker_killed_while_it_waits_costs_nothing() -> None:
     compiler.close()
 
 
-def test_worker_killed_at_work_is_replaced_once_then_the_spec_is_refused() -> None:
+def test_worker_killed_at_work_is_replaced_once_then_the_spec_is_refused(child_pids: Callable[[], set[int]]) -> None:
     compiler = GrammarCompiler(UNLIMITED, time_limit_s=60, num_workers=1)
     future = compiler.submit(ENDLESS)
     (first,) = child_pids()
@@ -213,7 +220,7 @@ def test_spec_of_a_size_that_no_limit_allows_is_not_even_sent() -> None:
     compiler.close()
 
 
-def test_compiler_leaves_no_process_thread_or_descriptor() -> None:
+def test_compiler_leaves_no_process_thread_or_descriptor(child_pids: Callable[[], set[int]]) -> None:
     def opened() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), threading.active_count()
 
