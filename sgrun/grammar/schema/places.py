@@ -147,11 +147,11 @@ class Document:
             self._dynamic.setdefault(base, []).append((schema["$dynamicAnchor"], pointer))
         if schema.get("$recursiveAnchor") is True:
             self._dynamic.setdefault(base, []).append(("", pointer))
-        for name, inner in _inner(schema):
+        for name, inner in inner_schemas(schema):
             self._index(inner, f"{pointer}/{name}", base, depth + 1)
 
 
-def _inner(schema: dict[str, Any]) -> Iterator[tuple[str, object]]:
+def inner_schemas(schema: dict[str, Any]) -> Iterator[tuple[str, object]]:
     """The schemas directly inside, with their pointers from here."""
     for keyword, value in schema.items():
         if keyword in _SCHEMA and isinstance(value, (dict, bool)):

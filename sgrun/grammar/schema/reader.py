@@ -468,6 +468,13 @@ _KEYWORDS: Mapping[str, Callable[[Reader, Schema, Place], int]] = {
 }
 
 
+def is_assertion(keyword: str, draft: int) -> bool:
+    """Whether a keyword says which values are valid, rather than something about them, in this draft."""
+    companion_of = {"then": "if", "else": "if", "minContains": "contains", "maxContains": "contains"}
+    keyword = companion_of.get(keyword, "items" if keyword == "additionalItems" else keyword)
+    return keyword in _KEYWORDS and draft >= _SINCE.get(keyword, 0)
+
+
 def _kind_of(atom: Hashable) -> Kind | None:
     if isinstance(atom, NumberAtom):
         return "number"
