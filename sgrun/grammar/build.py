@@ -5,6 +5,7 @@ from __future__ import annotations
 from sgrun.grammar import charset
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.nfa import Counting, Counts, Nfa
+from sgrun.grammar.repeats import holds_any, may_be_empty
 from sgrun.grammar.rewrite import json_escaped, restricted, without_assertions
 from sgrun.grammar.syntax import (
     Alternation,
@@ -30,7 +31,8 @@ _ANYTHING = Repeat(Chars(charset.SCALARS), 0, None)
 def build_nfa(node: Node, budget: Budget, counted: frozenset[Repeat] = _NONE) -> Nfa:
     """An NFA for the texts of `node`, in which the repeats `counted` count and all others are unrolled.
 
-    A counted repeat must not be inside another one, a lookahead, a complement or the right side of an intersection.
+    A counted repeat must not be inside another one, a lookahead or a complement, nor in both
+    sides of an intersection.
     Raises GrammarTooLargeError as soon as there are too many states.
     """
     nfa = Nfa(budget)
@@ -79,6 +81,8 @@ def _add(nfa: Nfa, node: Node, source: int, target: int, counted: frozenset[Repe
         case JsonEscaped(inner):
             nfa.embed(json_escaped(build_nfa(inner, nfa.budget, counted)), source, target)
         case Intersection(left, right):
+            if holds_any(right, counted):
+                left, right = right, left
             condition = build_nfa(right, nfa.budget)
             nfa.embed(restricted(build_nfa(left, nfa.budget, counted), condition, is_negated=False), source, target)
         case Complement(inner):
@@ -87,32 +91,13 @@ def _add(nfa: Nfa, node: Node, source: int, target: int, counted: frozenset[Repe
 
 
 def _add_counted(nfa: Nfa, node: Repeat, source: int, target: int) -> None:
-    min_count = 0 if may_be_empty(node.node) else node.min_count  # only iterations that read something are counted
+    # Only iterations that read something are counted.
+    min_count = 0 if may_be_empty(node.node, if_assertions_hold=True) else node.min_count
     counts = Counts(min_count, node.max_count, node)
     loop, first = nfa.add_state(), nfa.add_state()
     nfa.counting.setdefault(source, []).append((Counting.ENTER, counts, loop))
     nfa.counting[loop] = [(Counting.ITERATE, counts, first), (Counting.EXIT, counts, target)]
     _add(nfa, node.node, first, loop, _NONE)
-
-
-def may_be_empty(node: Node) -> bool:
-    """Whether the empty text matches; assertions and lookahead count as if they did not hold."""
-    match node:
-        case Text(text):
-            return not text
-        case Concat(parts):
-            return all(may_be_empty(part) for part in parts)
-        case Alternation(parts):
-            return any(may_be_empty(part) for part in parts)
-        case Repeat(inner, min_count, _):
-            return min_count == 0 or may_be_empty(inner)
-        case Scope(inner) | JsonEscaped(inner):
-            return may_be_empty(inner)
-        case Intersection(left, right):
-            return may_be_empty(left) and may_be_empty(right)
-        case Complement(inner):
-            return not may_be_empty(inner)
-    return False
 
 
 def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int, counted: frozenset[Repeat]) -> None:

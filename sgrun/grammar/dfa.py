@@ -75,7 +75,7 @@ def determinize(nfa: Nfa, atoms: Atoms, budget: Budget) -> Dfa:
     start = closure.of(Nfa.START)
     if not start:
         return Dfa(np.zeros((1, len(atoms.sets)), dtype=np.int32), np.zeros(1, dtype=np.bool_))
-    splitter = _Splitter(atoms)
+    splitter = LabelSplitter(atoms)
     states: dict[frozenset[int], int] = {start: 1}
     waiting = deque([start])
     rows = [np.zeros(len(atoms.sets), dtype=np.int32)]
@@ -132,7 +132,7 @@ class _Closures:
         return frozenset(s for s in seen if s == Nfa.ACCEPT or any(to in self._live for _, to in self._nfa.moves[s]))
 
 
-class _Splitter:
+class LabelSplitter:
     """Which atoms go with which of a state's labels; the answer for a tuple of labels is kept."""
 
     def __init__(self, atoms: Atoms) -> None:

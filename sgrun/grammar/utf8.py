@@ -9,6 +9,7 @@ inside a code point is never equivalent to one between two code points.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,23 @@ _Run = tuple[int, int, int]  # first index, last index, value: an atom, or a nod
 _States = npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ByteDfa:
+    """`transitions[state, byte_classes[byte]]`; state 0 is the dead sink, state 1 the start."""
+
+    byte_classes: npt.NDArray[np.uint8]  # [256]
+    transitions: npt.NDArray[np.int32]  # [num_states, num_classes]
+    accepting: npt.NDArray[np.bool_]  # [num_states]
+
+
 def to_bytes(dfa: Dfa, atom_sets: list[CodePoints], budget: Budget) -> Automaton:
     """The minimal byte automaton of a minimal DFA. Raises GrammarTooLargeError."""
+    expanded = expand(dfa, atom_sets, budget)
+    return from_dfa(expanded.byte_classes, expanded.transitions, expanded.accepting, start=1)
+
+
+def expand(dfa: Dfa, atom_sets: list[CodePoints], budget: Budget) -> ByteDfa:
+    """The same over bytes: the states of `dfa` first, then those inside code points. Raises GrammarTooLargeError."""
     runs = sorted((low, high, atom) for atom, pairs in enumerate(atom_sets) for low, high in pairs)
     levels = [_Level(), _Level(), _Level()]  # nodes with one, two and three bytes to come
     leads = [(0, low, high, atom) for low, high, atom in _clip(runs, 0, 0x7F)]
@@ -115,7 +131,7 @@ class _DistinctRows:
 
 def _assemble(
     dfa: Dfa, leads: list[tuple[int, int, int, int]], reached: list[_States], inner: _States, budget: Budget
-) -> Automaton:
+) -> ByteDfa:
     """Joins outer and inner states to one table, one column for each class of bytes that no state tells apart."""
     num_outer, num_states = len(dfa.transitions), len(dfa.transitions) + len(inner)
     classes: dict[bytes, int] = {bytes(4 * num_states): 0}  # a column's content -> its class; 0: always dead
@@ -137,7 +153,7 @@ def _assemble(
     transitions = np.frombuffer(b"".join(classes), dtype=np.int32).reshape(len(classes), num_states).T
     accepting = np.zeros(num_states, dtype=np.bool_)
     accepting[:num_outer] = dfa.accepting
-    return from_dfa(byte_classes, np.array(transitions, order="C"), accepting, start=1)
+    return ByteDfa(byte_classes, np.array(transitions, order="C"), accepting)
 
 
 def _clip(runs: Iterable[_Run], first: int, last: int) -> list[_Run]:

@@ -1,0 +1,75 @@
+"""From a syntax tree to a procedure: the entry point for everything regular."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sgrun.grammar.build import build_nfa
+from sgrun.grammar.charset import CodePoints
+from sgrun.grammar.counting import CountingDfa, ResetStep, determinize_counting
+from sgrun.grammar.dfa import atoms_of, determinize, minimize
+from sgrun.grammar.limits import Budget
+from sgrun.grammar.procedure import END, Count, Edge, Move, Procedure, Reset, Return
+from sgrun.grammar.repeats import repeats_to_count
+from sgrun.grammar.syntax import Node, Repeat
+from sgrun.grammar.utf8 import expand
+
+
+def regular_procedure(node: Node, budget: Budget) -> Procedure:
+    """Returns label 0 at the end of input where the text matches; without edges if no text does.
+
+    Minimal: as a plain DFA, or with the counter where that saves unrolling a counted repeat and its count is never
+    ambiguous. Raises GrammarTooLargeError.
+    """
+    machine, atom_sets = _machine(node, budget)
+    expanded = expand(machine.dfa, atom_sets, budget)
+    return _procedure(machine, expanded.transitions[:, expanded.byte_classes], expanded.accepting)
+
+
+def _machine(node: Node, budget: Budget) -> tuple[CountingDfa, list[CodePoints]]:
+    unrolled: set[Repeat] = set()
+    while True:
+        counted = repeats_to_count(node, unrolled)
+        nfa = build_nfa(node, budget, counted)
+        atoms = atoms_of(nfa.labels, budget)
+        if not counted:
+            return CountingDfa(minimize(determinize(nfa, atoms, budget)), {}), atoms.sets
+        found = determinize_counting(nfa, atoms, budget)
+        if isinstance(found, CountingDfa):
+            return found, atoms.sets
+        unrolled.add(found)
+
+
+def _procedure(machine: CountingDfa, targets: npt.NDArray[np.int32], accepting: npt.NDArray[np.bool_]) -> Procedure:
+    """`targets` [num_states, 256]: the state or step behind each byte; 0 is dead, 1 the start."""
+    states = np.array([state for state in range(1, len(targets)) if state not in machine.steps], dtype=np.int64)
+    if not len(states):  # no text matches
+        return Procedure(np.zeros((1, END + 1), dtype=np.int32), [Move(0)])
+    names = {int(state): name for name, state in enumerate(states)}
+    edges: list[Edge] = [Move(0)]
+    edge_of = np.zeros(len(targets), dtype=np.int32)
+    passages: dict[int, int] = {}  # states that take any byte to one state: a count step reads nothing
+
+    def passage_to(state: int) -> int:
+        return passages.setdefault(state, len(states) + len(passages))
+
+    for target in np.unique(targets[states]).tolist():
+        if target == 0:
+            continue
+        step = machine.steps.get(target)
+        edge_of[target] = len(edges)
+        if step is None:
+            edges.append(Move(names[target]))
+        elif isinstance(step, ResetStep):
+            edges.append(Reset(names[step.target]))
+        else:
+            edges.append(Count(step.threshold, passage_to(step.below), passage_to(step.reached)))
+    table = np.zeros((len(states) + len(passages), END + 1), dtype=np.int32)
+    table[: len(states), :END] = edge_of[targets[states]]
+    for state, name in passages.items():
+        table[name, :END] = len(edges)
+        edges.append(Move(names[state]))
+    table[: len(states)][accepting[states], END] = len(edges)
+    edges.append(Return(0, consumes=False))
+    return Procedure(table, edges)
