@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sgrun.errors import InvalidParameterError
 
 FinishReason = Literal["stop", "length"]
+Whitespace = Literal["compact", "space", "free"]
 
 MAX_STOP_STRINGS = 32
 MAX_TOP_LOGPROBS = 128
@@ -36,9 +37,30 @@ class RegexSpec:
 
 @dataclass(frozen=True, slots=True)
 class JsonSchemaSpec:
-    """The whole output is a JSON text valid under `schema` (the schema as JSON text)."""
+    """The whole output is a JSON text valid under `schema` (the schema as JSON text).
+
+    `whitespace` between its tokens: "compact" none, "space" at most one after comma and colon, "free" any. `strict`:
+    keywords that the automaton cannot enforce are refused; otherwise its `checked_afterwards` lists them, and checking
+    the finished text is the caller's.
+    """
 
     schema: str
+    whitespace: Whitespace = "space"
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.whitespace not in get_args(Whitespace):
+            raise InvalidParameterError(f"whitespace is {self.whitespace!r}; allowed: 'compact', 'space' and 'free'")
+        if not isinstance(self.strict, bool):
+            raise InvalidParameterError(f"strict is {self.strict!r}; allowed: True and False")
+
+
+@dataclass(frozen=True, slots=True)
+class LarkSpec:
+    """The whole output is a text of the rule `start` of a grammar in Lark's notation."""
+
+    grammar: str
+    start: str = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +70,7 @@ class ChoicesSpec:
     choices: tuple[str, ...]
 
 
-GrammarSpec = RegexSpec | JsonSchemaSpec | ChoicesSpec
+GrammarSpec = RegexSpec | JsonSchemaSpec | LarkSpec | ChoicesSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

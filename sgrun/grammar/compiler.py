@@ -5,9 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 
-from sgrun.errors import EngineClosedError, EngineError, GrammarTooLargeError, InvalidGrammarError
+from sgrun.errors import (
+    EngineClosedError,
+    EngineError,
+    GrammarTooLargeError,
+    InvalidGrammarError,
+    UnsupportedGrammarError,
+)
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.build import build_nfa
 from sgrun.grammar.choices import parse_choices
@@ -18,7 +23,7 @@ from sgrun.grammar.process import WorkerLostError, WorkerProcess
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.syntax import Node
 from sgrun.grammar.utf8 import to_bytes
-from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, RegexSpec
+from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
 
 DEFAULT_LIMITS = CompileLimits()
 
@@ -45,6 +50,8 @@ def _parse(spec: GrammarSpec, budget: Budget) -> Node:
             return parse_json_schema(schema, budget)
         case ChoicesSpec(choices):
             return parse_choices(choices, budget)
+        case LarkSpec():
+            raise UnsupportedGrammarError("grammar texts are not compiled")
 
 
 class GrammarCompiler:
@@ -161,7 +168,11 @@ class GrammarCompiler:
 
 
 def _source_len(spec: GrammarSpec) -> int:
-    return sum(len(text) for value in asdict(spec).values() for text in ([value] if isinstance(value, str) else value))
+    match spec:
+        case RegexSpec(text) | JsonSchemaSpec(text) | LarkSpec(text):
+            return len(text)
+        case ChoicesSpec(choices):
+            return sum(map(len, choices))
 
 
 def _kept_bytes(spec: GrammarSpec, automaton: Automaton) -> int:

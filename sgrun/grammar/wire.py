@@ -16,12 +16,12 @@ import sgrun.errors
 from sgrun.errors import EngineError, SgrunError
 from sgrun.grammar.automaton import Automaton, Unchecked
 from sgrun.grammar.limits import CompileLimits
-from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, RegexSpec
+from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
 
 READY = b"+"  # a worker's first byte
 
 _SPECS: dict[str, Callable[..., GrammarSpec]] = {
-    spec.__name__: spec for spec in (RegexSpec, JsonSchemaSpec, ChoicesSpec)
+    spec.__name__: spec for spec in (RegexSpec, JsonSchemaSpec, LarkSpec, ChoicesSpec)
 }
 _ARRAYS = {"byte_classes": np.uint8, "table": np.int32, "sites": np.int32, "counts": np.int32}
 _LENGTHS = struct.Struct("<IQ")  # of the JSON, of the arrays after it
