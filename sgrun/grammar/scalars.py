@@ -1,0 +1,176 @@
+"""The procedures for JSON numbers and strings: which of the asked assertions hold of a value, as a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sgrun.errors import InvalidGrammarError
+from sgrun.grammar.charset import CodePoints, union
+from sgrun.grammar.labelled import DEAD, NO_LABEL, START, Labels, minimize_labelled
+from sgrun.grammar.lengths import CountedTable, with_lengths
+from sgrun.grammar.limits import Budget, CompileLimits
+from sgrun.grammar.numbers import (
+    SYMBOLS,
+    AtLeast,
+    AtMost,
+    Integer,
+    MultipleOf,
+    NumberAtom,
+    NumberEquals,
+    number_holds,
+    number_table,
+)
+from sgrun.grammar.procedure import NUM_COLUMNS, Count, Edge, Move, Procedure, Return
+from sgrun.grammar.regex import parse_search_pattern
+from sgrun.grammar.spelling import spell
+from sgrun.grammar.strings import (
+    Format,
+    LengthAtLeast,
+    LengthAtMost,
+    Pattern,
+    StringAtom,
+    TextEquals,
+    string_holds,
+    text_factor,
+)
+
+__all__ = [
+    "AtLeast",
+    "AtMost",
+    "Format",
+    "Integer",
+    "LengthAtLeast",
+    "LengthAtMost",
+    "MultipleOf",
+    "NumberAtom",
+    "NumberEquals",
+    "Pattern",
+    "StringAtom",
+    "TextEquals",
+    "atom_problem",
+    "number_holds",
+    "number_procedure",
+    "string_holds",
+    "string_procedure",
+]
+
+LabelOf = Callable[[tuple[bool, ...]], int | None]
+
+
+def atom_problem(atom: NumberAtom | StringAtom) -> None:
+    """Raises what a procedure with this atom would: InvalidGrammarError for a malformed pattern or a step that is not
+    above 0, UnsupportedGrammarError for a pattern that is not followed, GrammarTooLargeError. Unknown formats are
+    annotations, which always hold."""
+    match atom:
+        case Pattern(pattern):
+            parse_search_pattern(pattern, Budget(CompileLimits()))
+        case MultipleOf(value) if value <= 0:
+            raise InvalidGrammarError(f"multipleOf is {value}; allowed: a number above 0")
+
+
+def number_procedure(atoms: Sequence[NumberAtom], label_of: LabelOf, budget: Budget) -> Procedure:
+    """Reads a JSON number from its first byte; it ends before the byte that does not continue it, or at END.
+
+    `label_of` maps which atoms hold (in their order) to the label to return, None for numbers that are not wanted.
+    Raises GrammarTooLargeError.
+    """
+    explored = number_table(tuple(atoms), budget)
+    labels = _labels(explored.truths, label_of)
+    table, labels, _ = minimize_labelled(explored.table, labels)
+    targets = np.zeros((len(table), NUM_COLUMNS), dtype=np.int32)
+    targets[:, [ord(symbol) for symbol in SYMBOLS]] = table
+    targets[:, ord("E")] = targets[:, ord("e")]
+    edges: list[Edge] = [Move(state) for state in range(len(table))]
+    for label in np.unique(labels[labels != NO_LABEL]).tolist():
+        rows = targets[labels == label]
+        targets[labels == label] = np.where(rows == 0, len(edges), rows)
+        edges.append(Return(label, consumes=False))
+    if len(table) > 1:  # state 0 is free, as nothing is the edge that refuses
+        targets[DEAD] = targets[START]
+    return Procedure(targets, edges)
+
+
+def string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Budget) -> Procedure:
+    """Reads a JSON string from its opening to its closing quote; `label_of` as for numbers.
+
+    Raises InvalidGrammarError, UnsupportedGrammarError (a pattern) or GrammarTooLargeError.
+    """
+    factor, columns = text_factor(
+        [atom for atom in atoms if not isinstance(atom, LengthAtLeast | LengthAtMost)], budget
+    )
+    thresholds = sorted({_threshold(atom) for atom in atoms if isinstance(atom, LengthAtLeast | LengthAtMost)} - {0})
+    labels = _string_labels(atoms, factor.truths[:, columns], thresholds, label_of)
+    counted = with_lengths(factor.table, factor.start, labels, thresholds, budget)
+    sets, counted = _without_twins(factor.sets, counted)
+
+    # A state that counts goes on, by the first byte of a character, to a state with what may follow below the
+    # threshold or to one with what may follow where it is reached.
+    num_outer = len(counted.below)
+    followers: dict[bytes, int] = {}
+    counts: dict[int, Count] = {}
+    for state in np.flatnonzero(counted.thresholds).tolist():
+        below, reached = (
+            followers.setdefault(row.tobytes(), num_outer + len(followers)) if row.any() else DEAD
+            for row in (counted.below[state], counted.reached[state])
+        )
+        counts[state] = Count(int(counted.thresholds[state]), below, reached)
+    following = np.frombuffer(b"".join(followers), dtype=np.int32).reshape(-1, len(sets))
+    targets = np.concatenate([counted.below, following])
+    rows, inner = spell(targets, sets, len(targets), budget)
+
+    edges: list[Edge] = [Move(state) for state in range(len(targets) + len(inner))]
+    for state, count in counts.items():
+        is_possible = (rows[count.below] != 0) | (rows[count.reached] != 0)
+        rows[state] = np.where(is_possible, len(edges), 0)
+        edges.append(count)
+    for label in np.unique(counted.labels[counted.labels != NO_LABEL]).tolist():
+        rows[np.flatnonzero(counted.labels == label), ord('"')] = len(edges)
+        edges.append(Return(label, consumes=True))
+    if num_outer > START:  # state 0 is free, as nothing is the edge that refuses
+        rows[DEAD, ord('"')] = START
+    return Procedure(np.concatenate([rows, inner]), edges)
+
+
+def _threshold(atom: LengthAtLeast | LengthAtMost) -> int:
+    """The length at which the atom's truth changes."""
+    return atom.count if isinstance(atom, LengthAtLeast) else atom.count + 1
+
+
+def _string_labels(
+    atoms: Sequence[StringAtom], text_truths: npt.NDArray[np.bool_], thresholds: list[int], label_of: LabelOf
+) -> Labels:
+    """For each state, the labels of texts that end there, by how many thresholds their length has reached."""
+    by_count = []
+    for length in [0, *thresholds]:
+        of_text = iter(text_truths.T)
+        held = [
+            np.full(len(text_truths), (length >= _threshold(atom)) == isinstance(atom, LengthAtLeast))
+            if isinstance(atom, LengthAtLeast | LengthAtMost)
+            else next(of_text)
+            for atom in atoms
+        ]
+        truths = list(zip(*(flags.tolist() for flags in held), strict=True)) if held else [()] * len(text_truths)
+        by_count.append(_labels(truths, label_of))
+    return np.stack(by_count, axis=1)
+
+
+def _without_twins(sets: list[CodePoints], counted: CountedTable) -> tuple[list[CodePoints], CountedTable]:
+    """Joins sets of characters that no state tells apart."""
+    both = np.concatenate([counted.below, counted.reached])
+    _, first, group = np.unique(both, axis=1, return_index=True, return_inverse=True)
+    if len(first) == len(sets):
+        return sets, counted
+    joined = [union(*(sets[atom] for atom in np.flatnonzero(group == i))) for i in range(len(first))]
+    return joined, CountedTable(counted.below[:, first], counted.reached[:, first], counted.labels, counted.thresholds)
+
+
+def _labels(truths: Sequence[tuple[bool, ...] | None], label_of: LabelOf) -> Labels:
+    known: dict[tuple[bool, ...] | None, int | None] = {None: None}
+    for held in truths:
+        if held not in known and held is not None:
+            known[held] = label_of(held)
+    labels = [known[held] for held in truths]
+    return np.array([NO_LABEL if label is None else label for label in labels], dtype=np.int32)
