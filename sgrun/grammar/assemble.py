@@ -1,10 +1,15 @@
 """Makes an automaton of procedures: every call is specialised to the labels that its caller can go on with, what cannot
-be completed is left out, equal states are merged, and the tables are packed."""
+be completed is left out, equal states are merged, and the tables are packed.
+
+A state of the automaton is a state of a procedure together with the wanted labels that can still be returned from it:
+that is all that its entries depend on, so callers that want different labels share whatever they do not tell apart.
+Sets of labels are bit sets, bit i for the i-th label that the procedure is known to return.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +31,7 @@ from sgrun.grammar.automaton import (
 )
 from sgrun.grammar.explore import CallSite, CountSite, Explorable, Explorer, Part
 from sgrun.grammar.limits import Budget
-from sgrun.grammar.procedure import END, Move, Procedure, Reset, Return
-
-InstanceKey = tuple[Hashable, frozenset[int]]  # a procedure, and the labels with which it may return
+from sgrun.grammar.procedure import END, NUM_COLUMNS, Move, Procedure, Reset, Return
 
 
 def assemble(
@@ -42,171 +45,163 @@ def assemble(
     Raises InvalidGrammarError if there are none, GrammarTooLargeError.
     """
     explorer = Explorer(resolve, budget)
-    explorer.explore(root)
-    graphs: dict[Hashable, _Graph] = {}
-    instances: dict[InstanceKey, _Instance] = {}
-    waiting: list[InstanceKey] = [(root, frozenset([0]))]
-    num_states = 1
-    while waiting:
-        key = waiting.pop()
-        if key in instances:
-            continue
-        part = explorer.parts[key[0]]
-        graph = graphs.setdefault(key[0], _Graph(part)) if key[0] not in graphs else graphs[key[0]]
-        instance = instances[key] = _Instance(part, graph, key[1], num_states)
-        num_states += len(instance.states)
-        budget.check("max_states", num_states)
-        waiting.extend(instance.callees.values())
-    if not instances[root, frozenset([0])].live[0]:
+    part = explorer.explore(root)
+    packer = _Packer(explorer, root, budget)
+    start = packer.number(root, 0, packer.graph(root).bits([0]) if 0 in part.labels else 0)
+    if start == DEAD:
         raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
-    packer = _Packer(instances)
-    blocks = [packer.rows(instance, is_root=key[0] == root) for key, instance in instances.items()]
-    rows = np.concatenate([np.zeros((1, END + 1), dtype=np.int32), *blocks])
-    budget.check("max_work_bytes", rows.nbytes)
-    start = instances[root, frozenset([0])].number_of(0)
-    return _packed(rows, packer, start, checked_afterwards)
+    packer.run()
+    return _packed(packer, start, checked_afterwards)
 
 
 class _Graph:
-    """The steps of an explored procedure as arrays: source and target states, and the labels that states return."""
+    """An explored procedure: for each state its edges, and the labels that can be returned from it."""
 
     def __init__(self, part: Part) -> None:
-        self.rows = np.stack(part.rows)
-        num_edges = len(part.edges)
-        flat = np.unique(np.arange(len(self.rows))[:, None] * num_edges + self.rows)
-        pairs = [(int(pair) // num_edges, int(pair) % num_edges) for pair in flat.tolist() if pair % num_edges]
-        sources: list[int] = []
-        targets: list[int] = []
-        self.returns: list[tuple[int, int]] = []
-        self.calls: list[tuple[int, int]] = []  # state, edge
-        for state, index in pairs:
-            edge = part.edges[index]
-            reached: list[int] = []
-            match edge:
-                case Move(target) | Reset(target):
-                    reached = [target]
-                case CountSite(_, below, above):
-                    reached = [below] if above is None else [below, above]
-                case CallSite():
-                    reached = list(edge.targets.values())
-                    self.calls.append((state, index))
-                case Return(label, _):
-                    self.returns.append((state, label))
-            sources += [state] * len(reached)
-            targets += reached
-        self.sources = np.array(sources, dtype=np.int64)
-        self.targets = np.array(targets, dtype=np.int64)
-
-    def live(self, labels: frozenset[int]) -> npt.NDArray[np.bool_]:
-        """The states from which one of the labels can be returned."""
-        live = np.zeros(len(self.rows), dtype=np.bool_)
-        live[[state for state, label in self.returns if label in labels]] = True
-        return _spread(live, self.targets, self.sources)
-
-
-def _spread(
-    marked: npt.NDArray[np.bool_], sources: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Marks what is reached from marked states."""
-    num_marked = -1
-    while num_marked != (num_marked := int(marked.sum())):
-        marked[targets[marked[sources]]] = True
-    return marked
-
-
-class _Instance:
-    """A procedure for callers that go on with `labels` alone; its states are numbered from `first` on."""
-
-    def __init__(self, part: Part, graph: _Graph, labels: frozenset[int], first: int) -> None:
         self.part = part
-        self.graph = graph
-        self.labels = {label: number for number, label in enumerate(sorted(labels))}
-        self.live = graph.live(labels)
-        within = self.live[graph.sources] & self.live[graph.targets]
-        reached = np.zeros(len(self.live), dtype=np.bool_)
-        reached[0] = self.live[0]
-        reached = _spread(reached, graph.sources[within], graph.targets[within])
-        self.states = np.flatnonzero(reached)
-        self.numbers = np.zeros(len(self.live), dtype=np.int64)
-        self.numbers[self.states] = np.arange(first, first + len(self.states))
-        self.callees: dict[int, InstanceKey] = {}  # by edge
-        for state, index in graph.calls:
-            site = part.edges[index]
-            assert isinstance(site, CallSite)
-            wanted = frozenset(label for label, target in site.targets.items() if self.live[target])
-            if reached[state] and wanted:
-                self.callees[index] = (site.callee, wanted)
+        self.ranks = {label: rank for rank, label in enumerate(sorted(part.labels))}
+        self.rows = np.stack(part.rows)
+        self.edges_of = [np.unique(row).tolist() for row in self.rows]
 
-    def number_of(self, state: int | None) -> int:
-        """The state's number in the automaton, DEAD for one that is left out."""
-        return DEAD if state is None else int(self.numbers[state])
+    def bits(self, labels: list[int]) -> int:
+        return sum(1 << self.ranks[label] for label in labels)
+
+    @cached_property
+    def returnable(self) -> list[int]:
+        """For each state the labels that can still be returned."""
+        found = [0] * len(self.rows)
+        sources: list[list[int]] = [[] for _ in self.rows]
+        waiting: list[int] = []
+        for state, indices in enumerate(self.edges_of):
+            for index in indices:
+                if not index:
+                    continue
+                edge = self.part.edges[index]
+                if isinstance(edge, Return):
+                    found[state] |= 1 << self.ranks[edge.label]
+                else:
+                    for target in _targets(edge):
+                        sources[target].append(state)
+            if found[state]:
+                waiting.append(state)
+        while waiting:
+            state = waiting.pop()
+            for source in sources[state]:
+                if found[source] | found[state] != found[source]:
+                    found[source] |= found[state]
+                    waiting.append(source)
+        return found
+
+
+def _targets(edge: Move | Reset | CountSite | CallSite) -> list[int]:
+    match edge:
+        case Move(target) | Reset(target):
+            return [target]
+        case CountSite(_, below, reached):
+            return [below] if reached is None else [below, reached]
+    return list(edge.targets.values())
 
 
 class _Packer:
-    """Turns edges into entries, and collects the sites and counts that they name."""
+    """Numbers the states that are wanted, from the root on, and writes their rows."""
 
-    def __init__(self, instances: dict[InstanceKey, _Instance]) -> None:
-        self._instances = instances
+    def __init__(self, explorer: Explorer, root: Hashable, budget: Budget) -> None:
+        self._parts = explorer.parts
+        self._root = root
+        self._budget = budget
+        self._graphs: dict[Hashable, _Graph] = {}
+        self._numbers: dict[tuple[Hashable, int, int], int] = {}
+        self._waiting: list[tuple[Hashable, int, int]] = []
         self._sites: dict[tuple[int, ...], int] = {}
         self._counts: dict[tuple[int, int, int], int] = {}
-        self._num_labels = max(len(instance.labels) for instance in instances.values())
+        self.rows = [np.zeros(NUM_COLUMNS, dtype=np.int32)]
 
     @property
     def sites(self) -> npt.NDArray[np.int32]:
-        return np.array(list(self._sites), dtype=np.int32).reshape(-1, 1 + self._num_labels)
+        width = max(map(len, self._sites), default=2)
+        table = np.zeros((len(self._sites), width), dtype=np.int32)
+        for row, site in zip(table, self._sites, strict=True):
+            row[: len(site)] = site
+        return table
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
         return np.array(list(self._counts), dtype=np.int32).reshape(-1, 3)
 
-    def rows(self, instance: _Instance, *, is_root: bool) -> npt.NDArray[np.int32]:
-        entries = np.zeros(len(instance.part.edges), dtype=np.int32)
-        used = np.unique(instance.graph.rows[instance.states]) if len(instance.states) else np.zeros(0, dtype=np.int32)
-        for index in used.tolist():
-            if index:
-                entries[index] = self._entry(instance, index, is_root)
-        return entries[instance.graph.rows[instance.states]]
+    def graph(self, key: Hashable) -> _Graph:
+        graph = self._graphs.get(key)
+        if graph is None:
+            graph = self._graphs[key] = _Graph(self._parts[key])
+        return graph
 
-    def _entry(self, instance: _Instance, index: int, is_root: bool) -> int:
-        edge = instance.part.edges[index]
+    def number(self, key: Hashable, state: int | None, wanted: int) -> int:
+        """The automaton's state for a procedure's state of which these labels are wanted; DEAD if it returns none."""
+        if state is None:
+            return DEAD
+        wanted &= self.graph(key).returnable[state]
+        if not wanted:
+            return DEAD
+        name = (key, state, wanted)
+        number = self._numbers.get(name)
+        if number is None:
+            self._budget.spend("max_states", 1)
+            number = self._numbers[name] = len(self.rows)
+            self.rows.append(self.rows[DEAD])
+            self._waiting.append(name)
+        return number
+
+    def run(self) -> None:
+        while self._waiting:
+            name = self._waiting.pop()
+            key, state, wanted = name
+            graph = self.graph(key)
+            indices = graph.edges_of[state]
+            entries = np.array([self._entry(graph, index, wanted) if index else DEAD for index in indices], np.int32)
+            self.rows[self._numbers[name]] = entries[np.searchsorted(indices, graph.rows[state])]
+
+    def _entry(self, graph: _Graph, index: int, wanted: int) -> int:
+        edge, key = graph.part.edges[index], graph.part.key
         match edge:
             case Move(target):
-                return _entry(MOVE, instance.number_of(target))
+                return _entry(MOVE, self.number(key, target, wanted))
             case Reset(target):
-                return _entry(RESET, instance.number_of(target))
+                return _entry(RESET, self.number(key, target, wanted))
             case Return(label, consumes):
-                if label not in instance.labels:
+                rank = graph.ranks[label]
+                if not wanted >> rank & 1:
                     return DEAD
-                if is_root:
+                if key == self._root:
                     assert not consumes, "the root procedure ends at the end of input"
                     return ACCEPT
-                return (RETURN_AFTER if consumes else RETURN) | instance.labels[label] << OP_BITS
+                return (RETURN_AFTER if consumes else RETURN) | rank << OP_BITS
             case CountSite(threshold, below, reached):
-                count = (threshold, instance.number_of(below), instance.number_of(reached))
+                count = (threshold, self.number(key, below, wanted), self.number(key, reached, wanted))
                 if count[1:] == (DEAD, DEAD):
                     return DEAD
                 return COUNT | self._counts.setdefault(count, len(self._counts)) << OP_BITS
-            case CallSite():
-                return self._call(instance, index, edge)
+        return self._call(key, edge, wanted)
 
-    def _call(self, instance: _Instance, index: int, site: CallSite) -> int:
-        if index not in instance.callees:
+    def _call(self, key: Hashable, site: CallSite, wanted: int) -> int:
+        callee = self.graph(site.callee)
+        row = [DEAD] * len(callee.ranks)
+        asked = 0
+        for label, target in site.targets.items():
+            rank = callee.ranks[label]
+            row[rank] = self.number(key, target, wanted)
+            asked |= (row[rank] != DEAD) << rank
+        start = self.number(site.callee, 0, asked)
+        if start == DEAD:
             return DEAD
-        callee = self._instances[instance.callees[index]]
-        row = [callee.number_of(0)] + [DEAD] * self._num_labels
-        for label, number in callee.labels.items():
-            row[1 + number] = instance.number_of(site.targets[label])
-        return CALL | self._sites.setdefault(tuple(row), len(self._sites)) << OP_BITS
+        return CALL | self._sites.setdefault((start, *row), len(self._sites)) << OP_BITS
 
 
 def _entry(op: int, state: int) -> int:
     return DEAD if state == DEAD else op | state << OP_BITS
 
 
-def _packed(
-    rows: npt.NDArray[np.int32], packer: _Packer, start: int, checked_afterwards: tuple[Unchecked, ...]
-) -> Automaton:
+def _packed(packer: _Packer, start: int, checked_afterwards: tuple[Unchecked, ...]) -> Automaton:
     """Bytes that no state tells apart share a column; states, sites and counts that are alike are merged."""
+    rows = np.stack(packer.rows)
     classes: dict[bytes, int] = {}
     columns = np.ascontiguousarray(rows.T)
     byte_classes = np.array([classes.setdefault(columns[byte].tobytes(), len(classes)) for byte in range(256)])
@@ -227,8 +222,8 @@ def _packed(
     return Automaton(
         byte_classes.astype(np.uint8),
         np.ascontiguousarray(table, dtype=np.int32),
-        sites.astype(np.int32),
-        counts.astype(np.int32),
+        np.ascontiguousarray(sites, dtype=np.int32),
+        np.ascontiguousarray(counts, dtype=np.int32),
         start,
         checked_afterwards,
     )
