@@ -54,8 +54,11 @@ class _Cutter:
         return is_closed and not self._members.isdisjoint(cfg.references(Sequence(parts)))
 
 
-def choose_procedures(grammar: Grammar, sets: RuleSets, unfit: set[str]) -> set[str]:
-    """Rules that cut every recursion. Those in `unfit`, and those that cannot tell their end by one byte, come last."""
+def choose_procedures(grammar: Grammar, sets: RuleSets, unfit: set[str], *, shows_end: bool) -> set[str]:
+    """Rules that cut every recursion. Those in `unfit`, and those that cannot tell their end by one byte, come last.
+
+    `shows_end`: prefers rules that nothing can extend, though there may be more of them.
+    """
     edges = _edges(grammar)
     num_uses: dict[str, int] = {}
     for rule in grammar.rules.values():
@@ -72,6 +75,7 @@ def choose_procedures(grammar: Grammar, sets: RuleSets, unfit: set[str]) -> set[
             key=lambda name: (
                 name in unfit,
                 bool(sets.extending[name] & sets.follow[name]),
+                shows_end and bool(sets.extending[name]),
                 -num_uses.get(name, 0) * within[name],
                 grammar.rules[name].line,
                 name,

@@ -56,10 +56,13 @@ def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Bu
     unfit: set[str] = set()
     tried: set[frozenset[str]] = set()
     first_conflict: Conflict | None = None
+    num_attempts = 0
     while True:
-        procedures = choose_procedures(grammar, sets, unfit)
-        if first_conflict is not None and (frozenset(procedures) in tried or len(tried) >= MAX_ATTEMPTS):
+        procedures = choose_procedures(grammar, sets, unfit, shows_end=num_attempts > 0)
+        is_known = num_attempts > 1 and frozenset(procedures) in tried
+        if first_conflict is not None and (is_known or num_attempts == MAX_ATTEMPTS):
             raise first_conflict
+        num_attempts += 1
         tried.add(frozenset(procedures))
         attempt = Budget(budget.limits)
         pushdown = Pushdown(Network(grammar, procedures, terminals, sets, attempt), sets, attempt)
@@ -70,8 +73,9 @@ def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Bu
         try:
             Explorer(resolve, attempt).explore(pushdown.root(is_whole=is_whole))
         except Conflict as conflict:
+            if num_attempts > 1:
+                unfit |= conflict.rules
             first_conflict = first_conflict or conflict
-            unfit |= conflict.rules
             continue
         return pushdown
 

@@ -23,8 +23,9 @@ def without_left_recursion(grammar: Grammar, terminals: Terminals, budget: Budge
     edges = {name: set(rewriter.leading(rule.body)) for name, rule in grammar.rules.items()}
     for members in cfg.components(edges):
         rewriter.rewrite(members)
-    for name in grammar.rules:
-        rewriter.tail(name)
+    ending = {name: set(_ending(rule.body)) for name, rule in rewriter.rules.items()}
+    for members in cfg.components(ending):
+        rewriter.rewrite_tails(members)
     return Grammar(rewriter.rules, grammar.start, grammar.skip)
 
 
@@ -64,13 +65,21 @@ class _Rewriter:
                 alternatives = self._substituted(name, alternatives, earlier, set(members))
             self._set(name, self._iterated(name, alternatives))
 
-    def tail(self, name: str) -> None:
-        """Turns recursion at the end of a rule into iteration, where it is plain to see."""
-        body = self.rules[name].body
-        alternatives = _trailing(body, name)
-        repeated = [parts[:-1] for parts in alternatives if parts and parts[-1] == Ref(name)]
-        if repeated:
-            ended = [parts for parts in alternatives if not (parts and parts[-1] == Ref(name))]
+    def rewrite_tails(self, members: list[str]) -> None:
+        """Turns recursion at the end of rules into iteration."""
+        members = sorted(members, key=lambda name: (self.rules[name].line, name), reverse=True)
+        for index, name in enumerate(members):
+            alternatives = _trailing(self.rules[name].body, set(members))
+            for earlier in members[:index]:
+                inner = _trailing(self.rules[earlier].body, set(members))
+                alternatives = [
+                    found
+                    for parts in alternatives
+                    for found in ([(*parts[:-1], *end) for end in inner] if parts[-1:] == (Ref(earlier),) else [parts])
+                ]
+                self._budget.spend("max_nfa_states", sum(map(len, alternatives)))
+            repeated = [parts[:-1] for parts in alternatives if len(parts) > 1 and parts[-1] == Ref(name)]
+            ended = [parts for parts in alternatives if parts[-1:] != (Ref(name),)]
             self._set(name, self._tail_iterated(name, repeated, ended))
 
     def _iterated(self, name: str, alternatives: list[_Parts]) -> Expr:
@@ -93,8 +102,6 @@ class _Rewriter:
             )
         if not repeated:
             return _any(ended)
-        if len(ended) == 1 and all(parts[: len(ended[0])] == ended[0] for parts in repeated) and ended[0]:
-            return Chain(cfg.sequence(ended[0]), _any([parts[len(ended[0]) :] for parts in repeated]))
         return cfg.sequence([cfg.star(_any(repeated)), _any(ended)])
 
     def _substituted(self, name: str, alternatives: list[_Parts], earlier: str, members: set[str]) -> list[_Parts]:
@@ -122,9 +129,9 @@ class _Rewriter:
                 first, rest = parts[0], parts[1:]
                 begins = self._alternatives(name, first, members)
                 result = [(*begin, *rest) for begin in begins if begin]
-                if rest and any(self._is_nullable(Sequence(begin)) for begin in begins if begin):
-                    if members.intersection(self.leading(Sequence(rest))):
-                        raise self._hidden(name)
+                may_be_empty = any(self._is_nullable(Sequence(begin)) for begin in begins if begin)
+                if may_be_empty and members.intersection(self.leading(Sequence(rest))):
+                    raise self._hidden(name)
                 if () in begins:
                     result += self._alternatives(name, Sequence(rest), members)
                 return result
@@ -154,17 +161,22 @@ class _Rewriter:
         )
 
 
-def _trailing(expr: Expr, name: str) -> list[_Parts]:
-    """The expression as sequences, opened at the end as far as it takes to see the rule `name` there."""
+def _ending(expr: Expr) -> list[str]:
+    """The rules that plainly stand at the end of `expr`."""
+    return [parts[-1].rule for parts in _trailing(expr, None) if parts and isinstance(parts[-1], Ref)]
+
+
+def _trailing(expr: Expr, names: set[str] | None) -> list[_Parts]:
+    """The expression as sequences, opened at the end as far as it takes to see the rules `names` (all) there."""
+    if names is not None and names.isdisjoint(cfg.references(expr)):
+        return [expr.parts if isinstance(expr, Sequence) else (expr,)]
     match expr:
         case Choice(parts):
-            return [found for part in parts for found in _trailing(part, name)]
-        case Sequence(parts) if parts and name in cfg.references(parts[-1]):
-            return [(*parts[:-1], *end) for end in _trailing(parts[-1], name)]
-        case Sequence(parts):
-            return [parts]
-        case Repetition(item, 0, 1) if name in cfg.references(item):
-            return [*_trailing(item, name), ()]
+            return [found for part in parts for found in _trailing(part, names)]
+        case Sequence(parts) if parts:
+            return [(*parts[:-1], *end) for end in _trailing(parts[-1], names)]
+        case Repetition(item, 0, 1):
+            return [*_trailing(item, names), ()]
     return [(expr,)]
 
 

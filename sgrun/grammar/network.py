@@ -10,15 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgrun.errors import GrammarTooLargeError
 from sgrun.grammar import cfg
-from sgrun.grammar.cfg import Chain, Choice, Expr, External, Grammar, Ref, Repetition, Rule, Sequence, Terminal
+from sgrun.grammar.cfg import Expr, External, Grammar, Ref, Rule, Terminal
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.rule_sets import ByteDfa, ByteSet, RuleSets, Terminals
+from sgrun.grammar.symbol_graph import symbol_graph
 from sgrun.grammar.syntax import Node
 
 Watch = int  # a state of a terminal that has ended, and must not be able to go on: see Network.watch_step
-MAX_WRITTEN_OUT = 60  # rules inside rules
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalStart:
+    """A terminal about to begin, and the position after it."""
+
+    terminal: Terminal
+    target: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,9 @@ class Network:
         self.calls: dict[int, list[CallMove]] = {}
         self.final_of: dict[int, str] = {}
         self.owner: list[str] = []
+        self.skipping: set[int] = set()  # positions before and within text that is skipped
+        self.starts: dict[int, TerminalStart] = {}
+        self._variants: dict[tuple[int, frozenset[Terminal]], int] = {}
         self._grammar = grammar
         self._procedures = procedures
         self._terminals = terminals
@@ -98,12 +108,24 @@ class Network:
         start, final = self._add_position(name), self._add_position(name)
         self.graphs[name] = Graph(rule, start, final)
         self.final_of[final] = name
-        begin = start
-        if name == "" and self._grammar.skip is not None:
-            begin = self._add_position(name)
-            self.jumps[start].append((None, self._skip_before(begin, name)))
-        self._add(body, begin, final, name, 0)
-        self._turn_tail_calls(self.graphs[name], name)
+        graph = symbol_graph(name, body, self._grammar, self._procedures, self._sets, self._budget)
+        states = [self._add_position(name) for _ in graph.edges]
+        self.jumps[start].append((None, self._skip_before(states[0], name) if name == "" else states[0]))
+        begins: dict[tuple[Terminal, int], int] = {}
+        for state, edges in enumerate(graph.edges):
+            if graph.accepting[state]:
+                self.jumps[states[state]].append((None, final))
+            for symbol, to in edges.items():
+                if isinstance(symbol, Terminal):
+                    begin = begins.get((symbol, to))
+                    if begin is None:
+                        begin = begins[symbol, to] = self._add_position(name)
+                        self._add_terminal(symbol, begin, self._skip_before(states[to], name), name)
+                    self.jumps[states[state]].append((None, begin))
+                else:
+                    callee = symbol.rule if isinstance(symbol, Ref) else symbol
+                    after = states[to] if isinstance(symbol, Ref) else self._skip_before(states[to], name)
+                    self.calls.setdefault(states[state], []).append(CallMove(callee, after))
 
     def _add_position(self, owner: str) -> int:
         self._budget.spend("max_nfa_states", 1)
@@ -112,85 +134,71 @@ class Network:
         self.owner.append(owner)
         return len(self.moves) - 1
 
-    def _add(self, expr: Expr, source: int, target: int, owner: str, depth: int) -> None:
-        """Adds paths for the texts of `expr`; none enters `source` or leaves `target`."""
-        if depth > MAX_WRITTEN_OUT:
-            raise GrammarTooLargeError(
-                f"rules and groups of the grammar nest more than {MAX_WRITTEN_OUT} deep; use fewer levels"
-            )
-        match expr:
-            case Terminal(_, node, is_greedy):
-                dfa = self._terminals.dfa(node)
-                self._add_dfa(dfa, source, self._skip_before(target, owner), owner, is_greedy)
-            case Ref(rule) if rule in self._procedures:
-                self.calls.setdefault(source, []).append(CallMove(rule, target))
-                if self._sets.is_nullable(expr):
-                    self.jumps[source].append((None, target))
-            case Ref(rule):
-                self._add(self._grammar.rules[rule].body, source, target, owner, depth + 1)
-            case External():
-                after = self._skip_before(target, owner)
-                self.calls.setdefault(source, []).append(CallMove(expr, after))
-                if self._sets.is_nullable(expr):
-                    self.jumps[source].append((None, after))
-            case Sequence(parts):
-                for part in parts[:-1]:
-                    between = self._add_position(owner)
-                    self._add(part, source, between, owner, depth + 1)
-                    source = between
-                if parts:
-                    self._add(parts[-1], source, target, owner, depth + 1)
-                else:
-                    self.jumps[source].append((None, target))
-            case Choice(parts):
-                for part in parts:
-                    begin = self._add_position(owner)
-                    self.jumps[source].append((None, begin))
-                    self._add(part, begin, target, owner, depth + 1)
-            case Repetition():
-                self._add_repetition(expr, source, target, owner, depth + 1)
-            case Chain(item, link):
-                begin, end = self._add_position(owner), self._add_position(owner)
-                self.jumps[source].append((None, begin))
-                self._add(item, begin, end, owner, depth + 1)
-                self._add(link, end, begin, owner, depth + 1)
-                self.jumps[end].append((None, target))
+    def _add_terminal(self, terminal: Terminal, begin: int, target: int, owner: str) -> None:
+        self.starts[begin] = TerminalStart(terminal, target)
+        self._add_dfa(self._terminals.dfa(terminal.node), begin, target, owner, terminal.is_greedy)
 
-    def _add_repetition(self, expr: Repetition, source: int, target: int, owner: str, depth: int) -> None:
-        if expr.max_count is not None and expr.max_count < expr.min_count:
-            return
-        num_fixed = expr.min_count if expr.max_count is not None else max(expr.min_count - 1, 0)
-        for _ in range(num_fixed):
-            after = self._add_position(owner)
-            self._add(expr.item, source, after, owner, depth)
-            source = after
-        if expr.max_count is None:
-            begin, end = self._add_position(owner), self._add_position(owner)
-            self.jumps[source].append((None, begin))
-            self._add(expr.item, begin, end, owner, depth)
-            self.jumps[end] += [(None, begin), (None, target)]
-            if expr.min_count == 0:
-                self.jumps[begin].append((None, target))
-            return
-        for _ in range(expr.max_count - expr.min_count):
-            self.jumps[source].append((None, target))
-            after = self._add_position(owner)
-            self._add(expr.item, source, after, owner, depth)
-            source = after
-        self.jumps[source].append((None, target))
-
-    def _add_dfa(self, dfa: ByteDfa, source: int, target: int, owner: str, is_greedy: bool) -> None:
-        positions = [source, *(self._add_position(owner) for _ in range(1, len(dfa.table)))]
-        if len(dfa.table) == 1:
-            return
-        self.jumps[source].append((None, positions[1]))
+    def _add_dfa(self, dfa: ByteDfa, begin: int, target: int, owner: str, is_greedy: bool) -> None:
+        """Adds the moves of a terminal from `begin`, which nothing leads back to."""
+        positions = [begin, *(self._add_position(owner) for _ in range(1, len(dfa.table)))]
         watches = self._alphabet.watches(dfa)
         for state, moves in enumerate(self._alphabet.moves(dfa)):
-            if state:
-                self.moves[positions[state]] = [(byte_class, positions[to]) for byte_class, to in moves]
-        for state in np.flatnonzero(dfa.accepting).tolist():
-            has_more = is_greedy and bool(dfa.table[state].any())
-            self.jumps[positions[state]].append((watches[state] if has_more else None, target))
+            ends: list[tuple[Watch | None, int]] = []
+            if dfa.accepting[state]:
+                ends = [(watches[state] if is_greedy and moves else None, target)]
+            for position in [positions[state], begin] if state == 1 else [positions[state]] * min(state, 1):
+                self.moves[position] = [(byte_class, positions[to]) for byte_class, to in moves]
+                self.jumps[position] += ends
+
+    def beside(self, begin: int, others: frozenset[Terminal]) -> int:
+        """Where to begin the terminal of `begin` if `others` may begin at the same place.
+
+        A greedy terminal gives way to a literal of the same text; a literal ends only where no greedy terminal that
+        goes on from its text does. So names are not keywords, and keywords are whole words, as lexers have it.
+        """
+        start = self.starts[begin]
+        terminal = start.terminal
+        rivals = frozenset(
+            other
+            for other in others
+            if other.is_greedy != terminal.is_greedy and self._terminals.have_common(terminal.node, other.node)
+        )
+        if not rivals:
+            return begin
+        variant = self._variants.get((begin, rivals))
+        if variant is None:
+            owner = self.owner[begin]
+            variant = self._variants[begin, rivals] = self._add_position(owner)
+            if terminal.is_greedy:
+                dfa = self._terminals.without(terminal.node, sorted(rivals, key=lambda other: other.name))
+                self._add_dfa(dfa, variant, start.target, owner, is_greedy=True)
+            else:
+                self._add_guarded(terminal, sorted(rivals, key=lambda other: other.name), variant, start.target, owner)
+        return variant
+
+    def _add_guarded(self, literal: Terminal, rivals: list[Terminal], begin: int, target: int, owner: str) -> None:
+        """Adds the moves of a literal, which ends only where no rival goes on."""
+        dfas = [self._terminals.dfa(terminal.node) for terminal in (literal, *rivals)]
+        moves = [self._alphabet.moves(dfa) for dfa in dfas]
+        positions = {(1,) * len(dfas): begin}
+        waiting = list(positions)
+        while waiting:
+            states = waiting.pop()
+            position = positions[states]
+            for byte_class, own in moves[0][states[0]]:
+                others = [dict(m[state]).get(byte_class, 0) for m, state in zip(moves[1:], states[1:], strict=True)]
+                after = (own, *others)
+                if after not in positions:
+                    positions[after] = self._add_position(owner)
+                    waiting.append(after)
+                self.moves[position].append((byte_class, positions[after]))
+            if dfas[0].accepting[states[0]]:
+                for dfa, state in zip(dfas[1:], states[1:], strict=True):
+                    if state and dfa.table[state].any():
+                        between = self._add_position(owner)
+                        self.jumps[position].append((self._alphabet.watches(dfa)[state], between))
+                        position = between
+                self.jumps[position].append((None, target))
 
     def _skip_before(self, target: int, owner: str) -> int:
         """A position from which text to be skipped leads to `target`."""
@@ -198,34 +206,10 @@ class Network:
             return target
         if target not in self._skips:
             begin = self._skips[target] = self._add_position(owner)
+            first = len(self.moves)
             self._add_dfa(self._terminals.dfa(self._grammar.skip), begin, target, owner, is_greedy=False)
+            self.skipping.update([begin, *range(first, len(self.moves))])
         return self._skips[target]
-
-    def _turn_tail_calls(self, graph: Graph, name: str) -> None:
-        """A call of the procedure itself with nothing to do afterwards goes to its start instead."""
-        for position, calls in list(self.calls.items()):
-            if self.owner[position] != name:
-                continue
-            kept = [call for call in calls if not (call.callee == name and self._is_end(call.target, graph.final))]
-            if len(kept) < len(calls):
-                self.jumps[position].append((None, graph.start))
-                if kept:
-                    self.calls[position] = kept
-                else:
-                    del self.calls[position]
-
-    def _is_end(self, position: int, final: int) -> bool:
-        seen = {position}
-        waiting = [position]
-        while waiting:
-            found = waiting.pop()
-            if self.moves[found] or found in self.calls:
-                return False
-            for _, target in self.jumps[found]:
-                if target not in seen:
-                    seen.add(target)
-                    waiting.append(target)
-        return final in seen
 
 
 class _Alphabet:
@@ -239,36 +223,33 @@ class _Alphabet:
         self.byte_classes = np.array([classes.setdefault(column.tobytes(), len(classes)) for column in columns])
         self.num_classes = len(classes)
         self._bytes = np.unique(self.byte_classes, return_index=True)[1]
-        self._firsts: dict[int, int] = {}
-        self._dfas: list[tuple[ByteDfa, int]] = []
-        self._steps: dict[tuple[Watch, int], Watch | None] = {}
-        num_watches = 1
-        self._dfa_of_watch: list[int] = [0]
-        for index, dfa in enumerate(dfas):
-            self._firsts[id(dfa)] = num_watches
-            self._dfas.append((dfa, num_watches))
-            self._dfa_of_watch += [index] * len(dfa.table)
-            num_watches += len(dfa.table)
-        self._moves: dict[int, list[list[tuple[int, int]]]] = {}
+        self._moves: dict[ByteDfa, list[list[tuple[int, int]]]] = {}
+        self._watches: dict[ByteDfa, range] = {}
+        self._watched: list[tuple[ByteDfa, int]] = []
 
     def moves(self, dfa: ByteDfa) -> list[list[tuple[int, int]]]:
-        known = self._moves.get(id(dfa))
+        known = self._moves.get(dfa)
         if known is None:
             table = dfa.table[:, self._bytes]
             known = [[(cls, int(row[cls])) for cls in np.flatnonzero(row).tolist()] for row in table]
-            self._moves[id(dfa)] = known
+            self._moves[dfa] = known
         return known
 
     def watches(self, dfa: ByteDfa) -> range:
-        first = self._firsts[id(dfa)]
-        return range(first, first + len(dfa.table))
+        """One watch for each state."""
+        known = self._watches.get(dfa)
+        if known is None:
+            first = len(self._watched) + 1
+            known = self._watches[dfa] = range(first, first + len(dfa.table))
+            self._watched += [(dfa, state) for state in range(len(dfa.table))]
+        return known
 
     def watch_step(self, watch: Watch, byte_class: int) -> Watch | None:
-        dfa, first = self._dfas[self._dfa_of_watch[watch]]
-        after = int(dfa.table[watch - first, self._bytes[byte_class]])
+        dfa, state = self._watched[watch - 1]
+        after = int(dfa.table[state, self._bytes[byte_class]])
         if after == 0:
             return 0
-        return None if after < dfa.num_outer else first + after
+        return None if after < dfa.num_outer else self._watches[dfa][after]
 
 
 def _used_dfas(grammar: Grammar, terminals: Terminals) -> list[ByteDfa]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -28,7 +29,8 @@ MAX_ENTRIES = 6  # continuations that one procedure is asked for
 _Watches = tuple[Watch, ...]
 _Stack = tuple[int, ...]
 _Thread = tuple[int, _Stack, _Watches]  # which entry of the procedure it came from, where it stands
-_Entry = tuple[_Stack, _Watches]
+_Place = tuple[_Stack, _Watches]
+_Entry = tuple[_Place, ...]  # places that lead to the same continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Pushdown:
         self._known: dict[ProcedureKey, DeterministicProcedure] = {}
 
     def root(self, *, is_whole: bool) -> ProcedureKey:
-        return ProcedureKey((((self.network.graphs[""].start,), ()),), is_whole)
+        return ProcedureKey(((((self.network.graphs[""].start,), ()),),), is_whole)
 
     def procedure(self, key: ProcedureKey) -> DeterministicProcedure:
         known = self._known.get(key)
@@ -84,7 +86,7 @@ class Pushdown:
 class _Users:
     """The threads that can use a byte."""
 
-    reading: list[tuple[_Thread, int]]  # with where the byte leads
+    reading: list[_Thread]
     calling: list[tuple[_Thread, str | External, int]]
     ended: int  # bit i: entry i is complete
 
@@ -109,7 +111,7 @@ class DeterministicProcedure:
 
     def _start(self) -> frozenset[_Thread]:
         """Without threads that are over: callers offer the empty text themselves."""
-        threads = self._closure((index, *entry) for index, entry in enumerate(self._key.entries))
+        threads = self._closure((index, *place) for index, entry in enumerate(self._key.entries) for place in entry)
         if self._key.is_root:
             return threads
         return frozenset(thread for thread in threads if not self._is_over(thread))
@@ -142,10 +144,10 @@ class DeterministicProcedure:
                 return None
             return by_class.setdefault(byte_class, _Users([], [], 0))
 
-        for byte_class, target in self._network.moves[position]:
+        for byte_class, _ in self._network.moves[position]:
             found = users(byte_class)
             if found is not None:
-                found.reading.append((thread, target))
+                found.reading.append(thread)
         for call in self._network.calls.get(position, ()):
             for byte_class in self._pushdown.first_of(call.callee):
                 found = users(byte_class)
@@ -158,67 +160,88 @@ class DeterministicProcedure:
 
     def _decide(self, users: _Users, byte_class: int) -> tuple[object, LazyEdge]:
         """What happens with a byte: something to compare it by, and the edge."""
+        if users.ended and self._only_skips(users, byte_class):
+            users.ended = 0
         if users.ended:
             if users.reading or users.calling:
                 raise self._conflict(users, byte_class)
             return users.ended, Return(users.ended - 1, consumes=False)
-        if all(len(stack) > 1 for (_, stack, _), _ in users.reading):
+        is_within = all(stack[-1] not in self._network.starts for _, stack, _ in users.reading)
+        if all(len(stack) > 1 for _, stack, _ in users.reading) and (users.calling or not is_within):
             return self._call(users, byte_class)
-        moved: list[_Thread] = [
-            (index, (*stack[:-1], target), self._watched(watches, byte_class))
-            for (index, stack, watches), target in users.reading
-        ]
+        reading = users.reading
         for thread, callee, after in users.calling:
-            moved += self._followed(thread, callee, after, byte_class)
-        target = self._closure(moved)
+            reading = reading + self._followed(thread, callee, after, byte_class)
+        target = self._closure(self._read(reading, byte_class))
         return target, LazyMove(target)
+
+    def _read(self, threads: list[_Thread], byte_class: int) -> Iterable[_Thread]:
+        """The threads after a byte that all of them read."""
+        starts = self._network.starts
+        beginning = {stack[-1] for _, stack, _ in threads if stack[-1] in starts}
+        terminals = frozenset(starts[position].terminal for position in beginning)
+        for index, stack, watches in threads:
+            position = stack[-1]
+            if len(terminals) > 1 and position in beginning:
+                position = self._network.beside(position, terminals)
+            left = self._watched(watches, byte_class)
+            for read, target in self._network.moves[position]:
+                if read == byte_class:
+                    yield index, (*stack[:-1], target), left
+
+    def _only_skips(self, users: _Users, byte_class: int) -> bool:
+        """A byte above ASCII that may begin text to be skipped as well as what follows begins that text: the byte
+        alone does not tell the two apart, and white space above ASCII is rare."""
+        is_ascii = self._pushdown.bytes_of[byte_class][0] < 128
+        skips = all(stack[-1] in self._network.skipping for _, stack, _ in users.reading)
+        return not is_ascii and skips and not users.calling and bool(users.reading)
 
     def _call(self, users: _Users, byte_class: int) -> tuple[object, LazyEdge]:
         """Leaves the topmost graphs to a procedure; when it returns, the threads below go on."""
-        below: dict[_Entry, set[_Thread]] = {}
+        below: dict[_Place, set[_Thread]] = {}
         external: dict[External, set[_Thread]] = {}
         for (index, stack, watches), callee, after in users.calling:
             rest: _Thread = (index, (*stack[:-1], after), ())
             if isinstance(callee, External):
                 external.setdefault(callee, set()).add(rest)
             else:
-                entry = ((self._network.graphs[callee].start,), self._pending(watches, byte_class))
-                below.setdefault(entry, set()).add(rest)
-        for (index, stack, watches), _ in users.reading:
-            entry = ((stack[-1],), self._pending(watches, byte_class))
-            below.setdefault(entry, set()).add((index, stack[:-1], ()))
+                place = ((self._network.graphs[callee].start,), self._pending(watches, byte_class))
+                below.setdefault(place, set()).add(rest)
+        for index, stack, watches in users.reading:
+            place = ((stack[-1],), self._pending(watches, byte_class))
+            below.setdefault(place, set()).add((index, stack[:-1], ()))
         if external:
             if below or len(external) > 1:
                 raise self._external_conflict(users, byte_class)
             [(called, rests)] = external.items()
             after_call = self._closure(rests)
             return (called, after_call), LazyCall(called.key, {0: after_call}.get)
-        if len(below) > MAX_ENTRIES:
+        places: dict[frozenset[_Thread], list[_Place]] = {}
+        for place, rests in below.items():
+            places.setdefault(self._closure(rests), []).append(place)
+        if len(places) > MAX_ENTRIES:
             raise self._conflict(users, byte_class)
-        entries = tuple(sorted(below))
-        rests_of = [frozenset(below[entry]) for entry in entries]
+        by_entry = sorted(((tuple(sorted(entry)), rests) for rests, entry in places.items()), key=itemgetter(0))
+        entries = tuple(entry for entry, _ in by_entry)
+        rests_of = tuple(rests for _, rests in by_entry)
 
         def after(label: int) -> State:
-            return self._closure(
-                thread for index, rests in enumerate(rests_of) if label + 1 >> index & 1 for thread in rests
-            )
+            return frozenset().union(*(rests for index, rests in enumerate(rests_of) if label + 1 >> index & 1))
 
-        return (entries, tuple(rests_of)), LazyCall(ProcedureKey(entries), after)
+        return (entries, rests_of), LazyCall(ProcedureKey(entries), after)
 
     def _followed(self, thread: _Thread, callee: str | External, after: int, byte_class: int) -> list[_Thread]:
-        """The threads within a callee once the byte is read."""
+        """The threads within a callee that read a byte."""
         index, stack, watches = thread
         if isinstance(callee, External) or len(stack) >= MAX_FOLLOWED:
             raise self._external_conflict(_Users([], [(thread, callee, after)], 0), byte_class)
         inner = (*stack[:-1], after, self._network.graphs[callee].start)
-        found: list[_Thread] = []
         by_class: dict[int, _Users] = {}
         for begun in self._closure([(index, inner, watches)]):
             if len(begun[1]) >= len(inner):  # what is over already was offered beside the call
                 self._add_users(begun, by_class)
         users = by_class.get(byte_class, _Users([], [], 0))
-        for (_, begun_stack, begun_watches), target in users.reading:
-            found.append((index, (*begun_stack[:-1], target), self._watched(begun_watches, byte_class)))
+        found = list(users.reading)
         for begun, inner_callee, inner_after in users.calling:
             found += self._followed(begun, inner_callee, inner_after, byte_class)
         return found
@@ -263,18 +286,18 @@ class DeterministicProcedure:
         return len(thread[1]) == 1 and thread[1][0] in self._network.final_of
 
     def _follow(self, index: int) -> frozenset[int]:
-        rule = self._network.owner[self._key.entries[index][0][0]]
+        rule = self._network.owner[self._key.entries[index][0][0][0]]
         if rule == "":
             return frozenset(range(self._network.num_classes))
         return self._pushdown.follow[rule]
 
     def _rules(self, users: _Users) -> set[str]:
-        found = {self._network.owner[position] for (_, stack, _), _ in users.reading for position in stack}
+        found = {self._network.owner[position] for _, stack, _ in users.reading for position in stack}
         for (_, stack, _), callee, _ in users.calling:
             found |= {self._network.owner[position] for position in stack}
             if isinstance(callee, str):
                 found.add(callee)
-        found |= {self._network.owner[self._key.entries[i][0][0]] for i in range(MAX_ENTRIES) if users.ended >> i & 1}
+        found |= {self._network.owner[self._key.entries[i][0][0][0]] for i in range(MAX_ENTRIES) if users.ended >> i & 1}
         return found - {""}
 
     def _conflict(self, users: _Users, byte_class: int) -> Conflict:

@@ -18,7 +18,7 @@ from sgrun.grammar.cfg import Chain, Choice, Expr, External, Grammar, Ref, Repet
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
 from sgrun.grammar.limits import Budget
 
-from sgrun.grammar.syntax import Node, Text
+from sgrun.grammar.syntax import Complement, Intersection, Node, Text, alternation
 from sgrun.grammar.utf8 import to_bytes
 
 ByteSet = int
@@ -52,11 +52,39 @@ class Terminals:
         self._budget = budget
         self._first_of = first_of
         self._known: dict[Node, ByteDfa] = {}
+        self._differences: dict[tuple[Node, tuple[Node, ...]], ByteDfa] = {}
+        self._common: dict[tuple[Node, Node], bool] = {}
 
     def dfa(self, node: Node) -> ByteDfa:
         known = self._known.get(node)
         if known is None:
             known = self._known[node] = _text(node.text) if isinstance(node, Text) else _regular(node, self._budget)
+        return known
+
+    def without(self, node: Node, others: list[Terminal]) -> ByteDfa:
+        """The texts of `node` that no other terminal has."""
+        key = (node, tuple(other.node for other in others))
+        known = self._differences.get(key)
+        if known is None:
+            excluded = Complement(alternation([other.node for other in others]))
+            known = self._differences[key] = _regular(Intersection(node, excluded), self._budget)
+        return known
+
+    def have_common(self, left: Node, right: Node) -> bool:
+        """Whether some text is in both."""
+        known = self._common.get((left, right))
+        if known is None:
+            one, two = self.dfa(left), self.dfa(right)
+            seen = {(1, 1)} if len(one.table) > 1 and len(two.table) > 1 else set()
+            waiting = list(seen)
+            while waiting:
+                state = waiting.pop()
+                after = zip(one.table[state[0]].tolist(), two.table[state[1]].tolist(), strict=True)
+                more = {pair for pair in after if pair[0] and pair[1]} - seen
+                seen |= more
+                waiting.extend(more)
+            known = any(one.accepting[state] and two.accepting[other] for state, other in seen)
+            self._common[left, right] = self._common[right, left] = known
         return known
 
     def external(self, key: Hashable) -> tuple[ByteSet, bool]:
@@ -192,8 +220,9 @@ class RuleSets:
             case Choice(parts):
                 for part in parts:
                     has_changed = self._pass_on(part, after, has_changed)
-            case Repetition(item, _, _):
-                return self._pass_on(item, after | self.first_of(item), has_changed)
+            case Repetition(item, _, max_count):
+                again = 0 if max_count == 1 else self.first_of(item)
+                return self._pass_on(item, after | again, has_changed)
             case Chain(item, link):
                 between = self.first_of(link) | (self.first_of(item) if self.is_nullable(link) else 0)
                 has_changed = self._pass_on(item, after | between, has_changed)
