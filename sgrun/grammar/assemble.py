@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +55,21 @@ def assemble(
     return _packed(packer, start, checked_afterwards)
 
 
+_Row = tuple[int, tuple[Any, ...]]  # a pattern of columns, and the entries in it
+
+
 class _Graph:
     """An explored procedure: for each state its edges, and the labels that can be returned from it."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
         self.ranks = {label: rank for rank, label in enumerate(sorted(part.labels))}
-        self.rows = np.stack(part.rows)
-        self.edges_of = [np.unique(row).tolist() for row in self.rows]
+        self.edges_of: list[list[int]] = []
+        self.patterns: list[bytes] = []
+        for row in part.rows:
+            edges, pattern = np.unique(row, return_inverse=True)
+            self.edges_of.append(edges.tolist())
+            self.patterns.append(pattern.astype(np.uint16).tobytes())
 
     def bits(self, labels: list[int]) -> int:
         return sum(1 << self.ranks[label] for label in labels)
@@ -69,8 +77,8 @@ class _Graph:
     @cached_property
     def returnable(self) -> list[int]:
         """For each state the labels that can still be returned."""
-        found = [0] * len(self.rows)
-        sources: list[list[int]] = [[] for _ in self.rows]
+        found = [0] * len(self.edges_of)
+        sources: list[list[int]] = [[] for _ in self.edges_of]
         waiting: list[int] = []
         for state, indices in enumerate(self.edges_of):
             for index in indices:
@@ -114,19 +122,21 @@ class _Packer:
         self._waiting: list[tuple[Hashable, int, int]] = []
         self._sites: dict[tuple[int, ...], int] = {}
         self._counts: dict[tuple[int, int, int], int] = {}
-        self.rows = [np.zeros(NUM_COLUMNS, dtype=np.int32)]
+        self._patterns: dict[bytes, int] = {bytes(2 * NUM_COLUMNS): 0}
+        self.rows: list[_Row] = [(0, (DEAD,))]
 
     @property
-    def sites(self) -> npt.NDArray[np.int32]:
-        width = max(map(len, self._sites), default=2)
-        table = np.zeros((len(self._sites), width), dtype=np.int32)
-        for row, site in zip(table, self._sites, strict=True):
-            row[: len(site)] = site
-        return table
+    def patterns(self) -> npt.NDArray[np.uint16]:
+        """[num_patterns, 257]: which of a row's entries each byte has."""
+        return np.frombuffer(b"".join(self._patterns), dtype=np.uint16).reshape(-1, NUM_COLUMNS)
 
     @property
-    def counts(self) -> npt.NDArray[np.int32]:
-        return np.array(list(self._counts), dtype=np.int32).reshape(-1, 3)
+    def sites(self) -> list[tuple[int, ...]]:
+        return list(self._sites)
+
+    @property
+    def counts(self) -> list[tuple[int, int, int]]:
+        return list(self._counts)
 
     def graph(self, key: Hashable) -> _Graph:
         graph = self._graphs.get(key)
@@ -146,7 +156,7 @@ class _Packer:
         if number is None:
             self._budget.spend("max_states", 1)
             number = self._numbers[name] = len(self.rows)
-            self.rows.append(self.rows[DEAD])
+            self.rows.append(self.rows[DEAD])  # until its turn comes
             self._waiting.append(name)
         return number
 
@@ -155,9 +165,9 @@ class _Packer:
             name = self._waiting.pop()
             key, state, wanted = name
             graph = self.graph(key)
-            indices = graph.edges_of[state]
-            entries = np.array([self._entry(graph, index, wanted) if index else DEAD for index in indices], np.int32)
-            self.rows[self._numbers[name]] = entries[np.searchsorted(indices, graph.rows[state])]
+            pattern = self._patterns.setdefault(graph.patterns[state], len(self._patterns))
+            entries = [self._entry(graph, index, wanted) if index else DEAD for index in graph.edges_of[state]]
+            self.rows[self._numbers[name]] = (pattern, tuple(entries))
 
     def _entry(self, graph: _Graph, index: int, wanted: int) -> int:
         edge, key = graph.part.edges[index], graph.part.key
@@ -200,58 +210,93 @@ def _entry(op: int, state: int) -> int:
 
 
 def _packed(packer: _Packer, start: int, checked_afterwards: tuple[Unchecked, ...]) -> Automaton:
-    """Bytes that no state tells apart share a column; states, sites and counts that are alike are merged."""
-    rows = np.stack(packer.rows)
+    """Merges states that are alike and bytes that no state tells apart, and fills the tables."""
+    merged = _Merged(packer)
+    patterns = np.stack(list(merged.patterns))
     classes: dict[bytes, int] = {}
-    columns = np.ascontiguousarray(rows.T)
-    byte_classes = np.array([classes.setdefault(columns[byte].tobytes(), len(classes)) for byte in range(256)])
-    representatives = np.unique(byte_classes, return_index=True)[1]
-    table = np.ascontiguousarray(rows[:, [*representatives.tolist(), END]])
-    sites, counts = packer.sites, packer.counts
-    while True:
-        names, kept = _merge(table)
-        if len(kept) == len(table):
-            break
-        sites = names[sites]
-        counts = np.concatenate([counts[:, :1], names[counts[:, 1:]]], axis=1)
-        site_names, kept_sites = _merge(sites)
-        count_names, kept_counts = _merge(counts)
-        sites, counts = sites[kept_sites], counts[kept_counts]
-        table = _renamed(table[kept], names, site_names, count_names)
-        start = int(names[start])
+    columns = np.ascontiguousarray(patterns[:, :END].T)
+    byte_classes = np.array([classes.setdefault(column.tobytes(), len(classes)) for column in columns])
+    representatives = [*np.unique(byte_classes, return_index=True)[1].tolist(), END]
+    cells = patterns[:, representatives]
+    table = np.zeros((len(merged.rows), len(representatives)), dtype=np.int32)
+    for row, (pattern, entries) in zip(table, merged.rows, strict=True):
+        row[:] = np.array(entries, dtype=np.int32)[cells[pattern]]
     return Automaton(
         byte_classes.astype(np.uint8),
-        np.ascontiguousarray(table, dtype=np.int32),
-        np.ascontiguousarray(sites, dtype=np.int32),
-        np.ascontiguousarray(counts, dtype=np.int32),
-        start,
+        table,
+        _table(list(merged.sites), 2),
+        _table(list(merged.counts), 3),
+        merged.names[start],
         checked_afterwards,
     )
 
 
-def _merge(rows: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], list[int]]:
-    """(new number of each row, the rows that are kept): equal rows get one number, in order."""
-    numbers: dict[bytes, int] = {}
-    kept: list[int] = []
-    names = np.zeros(len(rows), dtype=np.int64)
-    for index, row in enumerate(rows):
-        content = row.tobytes()
-        number = numbers.get(content)
-        if number is None:
-            number = numbers[content] = len(kept)
-            kept.append(index)
-        names[index] = number
-    return names, kept
+def _table(rows: list[tuple[int, ...]], width: int) -> npt.NDArray[np.int32]:
+    """The rows below each other, shorter ones filled up with 0."""
+    table = np.zeros((len(rows), max(map(len, rows), default=width)), dtype=np.int32)
+    for cells, row in zip(table, rows, strict=True):
+        cells[: len(row)] = row
+    return table
 
 
-def _renamed(
-    table: npt.NDArray[np.int32],
-    names: npt.NDArray[np.int64],
-    site_names: npt.NDArray[np.int64],
-    count_names: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int32]:
-    ops, arguments = table & OP_MASK, table >> OP_BITS
-    for named, kinds in ((names, (MOVE, RESET)), (site_names, (CALL,)), (count_names, (COUNT,))):
-        is_kind = np.isin(ops, kinds)
-        arguments = np.where(is_kind, named[np.where(is_kind, arguments, 0)] if len(named) else arguments, arguments)
-    return (ops | arguments << OP_BITS).astype(np.int32)
+class _Merged:
+    """States that are alike under one number. They are looked at from the last one found to the first, so that what a
+    state leads to has got its number before it, but for the states of loops, which keep apart."""
+
+    def __init__(self, packer: _Packer) -> None:
+        self._packer = packer
+        self._sites, self._counts = packer.sites, packer.counts
+        self.names: list[int] = list(range(len(packer.rows)))
+        kept: dict[_Row, int] = {}
+        for state in range(len(packer.rows) - 1, -1, -1):
+            pattern, entries = packer.rows[state]
+            self.names[state] = kept.setdefault((pattern, tuple(map(self._resolved, entries))), state)
+        dense = {state: number for number, state in enumerate(sorted(set(self.names)))}
+        self.names = [dense[name] for name in self.names]
+        self.sites: dict[tuple[int, ...], int] = {}
+        self.counts: dict[tuple[int, ...], int] = {}
+        self.patterns: list[npt.NDArray[np.uint16]] = []
+        self._folded: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._by_content: dict[bytes, int] = {}
+        self._all_patterns = packer.patterns
+        self.rows = [self._final(packer.rows[state]) for state in dense]
+
+    def _resolved(self, entry: int) -> Hashable:
+        """The entry by what it leads to, as far as that has its number."""
+        op, argument = entry & OP_MASK, entry >> OP_BITS
+        if op in (MOVE, RESET):
+            return op, self.names[argument]
+        if op == CALL:
+            return op, tuple(self.names[state] for state in self._sites[argument])
+        if op == COUNT:
+            threshold, below, reached = self._counts[argument]
+            return op, threshold, self.names[below], self.names[reached]
+        return entry
+
+    def _final(self, row: _Row) -> tuple[int, tuple[int, ...]]:
+        """The row with final numbers, and each entry in it once."""
+        pattern, entries = row
+        named = [self._renumbered(entry) for entry in entries]
+        once = tuple(dict.fromkeys(named))
+        fold = tuple(once.index(entry) for entry in named)
+        folded = self._folded.get((pattern, fold))
+        if folded is None:
+            content = np.array(fold, dtype=np.uint16)[self._all_patterns[pattern]]
+            folded = self._by_content.setdefault(content.tobytes(), len(self.patterns))
+            if folded == len(self.patterns):
+                self.patterns.append(content)
+            self._folded[pattern, fold] = folded
+        return folded, once
+
+    def _renumbered(self, entry: int) -> int:
+        op, argument = entry & OP_MASK, entry >> OP_BITS
+        if op in (MOVE, RESET):
+            return op | self.names[argument] << OP_BITS
+        if op == CALL:
+            site = tuple(self.names[state] for state in self._sites[argument])
+            return op | self.sites.setdefault(site, len(self.sites)) << OP_BITS
+        if op == COUNT:
+            threshold, below, reached = self._counts[argument]
+            count = (threshold, self.names[below], self.names[reached])
+            return op | self.counts.setdefault(count, len(self.counts)) << OP_BITS
+        return entry

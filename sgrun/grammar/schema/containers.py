@@ -313,6 +313,11 @@ class ObjectProcedure(_Container):
     ("colon" | "value", next name, residue, questions).
     """
 
+    def __init__(self, formulas: Formulas, key: ValueKey, layout: Layout) -> None:
+        super().__init__(formulas, key, layout)
+        self._known_reachable: dict[tuple[int, Residue], frozenset[int]] = {}
+        self._known_members: dict[tuple[Residue, str | None, int, int], State | None] = {}
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every property that some atom names, in the order of the schema."""
@@ -390,6 +395,12 @@ class ObjectProcedure(_Container):
 
     def _reachable(self, index: int, residue: Residue) -> frozenset[int]:
         """Names that may come next."""
+        known = self._known_reachable.get((index, residue))
+        if known is None:
+            known = self._known_reachable[index, residue] = self._find_reachable(index, residue)
+        return known
+
+    def _find_reachable(self, index: int, residue: Residue) -> frozenset[int]:
         found = set()
         for number in range(index, len(self.names)):
             left = self._skipped(residue, index, number)
@@ -432,6 +443,12 @@ class ObjectProcedure(_Container):
     def _member(self, residue: Residue, name: str | None, bits: int, next_index: int) -> State | None:
         """The state behind a property's name: `name` is declared, or None and `bits` say which of `_about_names`
         hold of it."""
+        key = (residue, name, bits, next_index)
+        if key not in self._known_members:
+            self._known_members[key] = self._find_member(*key)
+        return self._known_members[key]
+
+    def _find_member(self, residue: Residue, name: str | None, bits: int, next_index: int) -> State | None:
         about = {formula: bool(bits >> bit & 1) for bit, formula in enumerate(self._about_names)}
         values: dict[int, int] = {}
         questions: list[Question] = []

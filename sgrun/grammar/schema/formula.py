@@ -29,6 +29,7 @@ class Formulas:
         self._ids: dict[tuple[str, tuple[Hashable, ...]], int] = {("false", ()): FALSE, ("true", ()): TRUE}
         self._specialised: dict[tuple[int, Kind], int] = {}
         self._open: list[tuple[Hashable, Kind]] = []
+        self._atoms: dict[tuple[int, ...], list[int]] = {}
 
     def _intern(self, op: str, args: tuple[Hashable, ...]) -> int:
         node = (op, args)
@@ -163,6 +164,12 @@ class Formulas:
 
     def atoms(self, *formulas: int) -> list[int]:
         """The atoms (their formula ids) in the given formulas, in order of first creation."""
+        found = self._atoms.get(formulas)
+        if found is None:
+            found = self._atoms[formulas] = self._find_atoms(formulas)
+        return found
+
+    def _find_atoms(self, formulas: tuple[int, ...]) -> list[int]:
         seen: set[int] = set()
         found: set[int] = set()
         waiting = list(formulas)
