@@ -5,53 +5,58 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NoReturn
 
 from sgrun.errors import (
     EngineClosedError,
     EngineError,
     GrammarTooLargeError,
-    InvalidGrammarError,
     UnsupportedGrammarError,
 )
+from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton
-from sgrun.grammar.build import build_nfa
 from sgrun.grammar.choices import parse_choices
-from sgrun.grammar.dfa import atoms_of, determinize, minimize
-from sgrun.grammar.json_schema import parse_json_schema
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
 from sgrun.grammar.regex import parse_regex
+from sgrun.grammar.regular import regular_procedure
+from sgrun.grammar.schema.values import compile_json_schema
 from sgrun.grammar.syntax import Node
-from sgrun.grammar.utf8 import to_bytes
 from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
 
 DEFAULT_LIMITS = CompileLimits()
 
 
 def compile_grammar(spec: GrammarSpec, limits: CompileLimits = DEFAULT_LIMITS) -> Automaton:
-    """The minimal byte automaton of a constraint.
+    """The byte automaton of a constraint.
 
     Raises InvalidGrammarError (malformed, or it matches nothing), UnsupportedGrammarError, GrammarTooLargeError.
     """
     budget = Budget(limits)
-    nfa = build_nfa(_parse(spec, budget), budget)
-    atoms = atoms_of(nfa.labels, budget)
-    dfa = minimize(determinize(nfa, atoms, budget))
-    if dfa.is_empty:
-        raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
-    return to_bytes(dfa, atoms.sets, budget)
-
-
-def _parse(spec: GrammarSpec, budget: Budget) -> Node:
     match spec:
         case RegexSpec(pattern):
-            return parse_regex(pattern, budget)
-        case JsonSchemaSpec(schema):
-            return parse_json_schema(schema, budget)
+            return _regular(parse_regex(pattern, budget), budget)
         case ChoicesSpec(choices):
-            return parse_choices(choices, budget)
-        case LarkSpec():
-            raise UnsupportedGrammarError("grammar texts are not compiled")
+            return _regular(parse_choices(choices, budget), budget)
+        case JsonSchemaSpec(schema, whitespace, strict):
+            automaton = compile_json_schema(schema, budget, whitespace)
+            if strict and automaton.checked_afterwards:
+                first = automaton.checked_afterwards[0]
+                raise UnsupportedGrammarError(f"{first.pointer}: the keyword {first.keyword!r} cannot be enforced here")
+            return automaton
+        case LarkSpec(grammar, start):
+            from sgrun.grammar.lark_text import lark_procedures  # loads the lark library
+
+            return assemble(*lark_procedures(grammar, start, budget, _no_json_schema), budget)
+
+
+def _regular(node: Node, budget: Budget) -> Automaton:
+    procedure = regular_procedure(node, budget)
+    return assemble("root", lambda _: procedure, budget)
+
+
+def _no_json_schema(text: str, budget: Budget) -> NoReturn:
+    raise UnsupportedGrammarError("%json blocks are not supported; give the schema as rules")
 
 
 class GrammarCompiler:

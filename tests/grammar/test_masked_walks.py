@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import compile_grammar
@@ -20,12 +20,17 @@ from sgrun.types import JsonSchemaSpec, RegexSpec
 EXAMPLE_PHONE = r"\(\d{3}\) \d{3}-\d{4}"
 
 
+Count = Annotated[int, Field(ge=-9, lt=10**6)]
+
+
 class Invoice(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     number: Annotated[str, Field(pattern=r"^INV-\d{4}$")]
     buyer: Annotated[str, Field(max_length=12)]
     paid: bool
     kind: Literal["credit", "debit"] | None = None
-    lines: Annotated[list[tuple[Annotated[str, Field(max_length=8)], int]], Field(max_length=3)]
+    lines: Annotated[list[tuple[Annotated[str, Field(max_length=8)], Count]], Field(max_length=3)]
 
 
 NAMES = ("smollm2", "tekken", "sentencepiece")
