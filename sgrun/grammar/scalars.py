@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from sgrun.errors import InvalidGrammarError
 from sgrun.grammar.charset import CodePoints, union
+from sgrun.grammar.formats import FORMAT_MAX_LEN, is_known_format
 from sgrun.grammar.labelled import DEAD, NO_LABEL, START, Labels, minimize_labelled
 from sgrun.grammar.lengths import CountedTable, with_lengths
 from sgrun.grammar.limits import Budget, CompileLimits
@@ -98,6 +101,22 @@ def string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Bud
 
     Raises InvalidGrammarError, UnsupportedGrammarError (a pattern) or GrammarTooLargeError.
     """
+    if len(atoms) == 1 and isinstance(atoms[0], Format) and is_known_format(atoms[0].name):
+        return _format_procedure(atoms[0].name, label_of((False,)), label_of((True,)))
+    return _string_procedure(*_simplified(atoms, label_of), budget)
+
+
+@lru_cache(maxsize=64)
+def _format_procedure(name: str, other_label: int | None, label: int | None) -> Procedure:
+    """The most frequent and largest string procedures; there are few of them."""
+
+    def label_of(truths: tuple[bool, ...]) -> int | None:
+        return label if truths[0] else other_label
+
+    return _string_procedure(*_simplified([Format(name)], label_of), Budget(CompileLimits()))
+
+
+def _string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Budget) -> Procedure:
     factor, columns = text_factor(
         [atom for atom in atoms if not isinstance(atom, LengthAtLeast | LengthAtMost)], budget
     )
@@ -134,6 +153,26 @@ def string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Bud
     return Procedure(np.concatenate([rows, inner]), edges)
 
 
+def _simplified(atoms: Sequence[StringAtom], label_of: LabelOf) -> tuple[list[StringAtom], LabelOf]:
+    """Formats that bound the length become two atoms, unknown ones none."""
+    parts: list[list[StringAtom]] = []
+    for atom in atoms:
+        if not isinstance(atom, Format):
+            parts.append([atom])
+        elif not is_known_format(atom.name):
+            parts.append([])
+        elif atom.name in FORMAT_MAX_LEN:
+            parts.append([atom, LengthAtMost(FORMAT_MAX_LEN[atom.name])])
+        else:
+            parts.append([atom])
+    ends = list(accumulate(map(len, parts), initial=0))
+
+    def label_of_parts(truths: tuple[bool, ...]) -> int | None:
+        return label_of(tuple(all(truths[start:end]) for start, end in pairwise(ends)))
+
+    return [part for atom_parts in parts for part in atom_parts], label_of_parts
+
+
 def _threshold(atom: LengthAtLeast | LengthAtMost) -> int:
     """The length at which the atom's truth changes."""
     return atom.count if isinstance(atom, LengthAtLeast) else atom.count + 1
@@ -159,11 +198,14 @@ def _string_labels(
 
 def _without_twins(sets: list[CodePoints], counted: CountedTable) -> tuple[list[CodePoints], CountedTable]:
     """Joins sets of characters that no state tells apart."""
-    both = np.concatenate([counted.below, counted.reached])
-    _, first, group = np.unique(both, axis=1, return_index=True, return_inverse=True)
-    if len(first) == len(sets):
+    columns = np.ascontiguousarray(np.concatenate([counted.below, counted.reached]).T)
+    twins: dict[bytes, list[int]] = {}
+    for atom, column in enumerate(columns):
+        twins.setdefault(column.tobytes(), []).append(atom)
+    if len(twins) == len(sets):
         return sets, counted
-    joined = [union(*(sets[atom] for atom in np.flatnonzero(group == i))) for i in range(len(first))]
+    joined = [union(*(sets[atom] for atom in atoms)) for atoms in twins.values()]
+    first = [atoms[0] for atoms in twins.values()]
     return joined, CountedTable(counted.below[:, first], counted.reached[:, first], counted.labels, counted.thresholds)
 
 

@@ -2,6 +2,8 @@
 
 Every spelling of a character leads to the same state: its UTF-8 bytes (RFC 3629), the short escapes and the \\uXXXX
 escapes of RFC 8259 section 7, a pair of them above U+FFFF. Lone surrogates are not spelled: they are no characters.
+\\uXXXX of printable ASCII, which no serialiser writes, is left out where there are many states, and all \\uXXXX but
+those of control characters where telling the characters apart by their hex digits would take very many more.
 
 Code points (and UTF-16 code units) form tries that are the same for every state. A state in the middle of a character
 is a node of such a trie together with the state the character began in; two of them are the same if their rows are.
@@ -20,6 +22,9 @@ from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import NUM_COLUMNS
 
 SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+
+_MAX_STATES_WITH_HEX_ASCII = 8
+_MAX_HEX_CELLS = 10_000  # states times ranges of characters
 
 _Run = tuple[int, int, int]  # first index, last index, value: a column of targets
 _Columns = npt.NDArray[np.int64]
@@ -58,6 +63,29 @@ def _add_utf8(rows: Table, targets: Table, runs: list[_Run], inner: _InnerStates
 
 def _escapes(targets: Table, runs: list[_Run], inner: _InnerStates) -> Table:
     """For each state, the state behind a backslash."""
+    rows = np.zeros((len(targets), NUM_COLUMNS), dtype=np.int32)
+    for low, high, atom in _clip(runs, 0, 0x7F):
+        for char, letter in SHORT_ESCAPES.items():
+            if low <= ord(char) <= high:
+                rows[:, ord(letter)] = targets[:, atom]
+    hex_runs = _hex_runs(targets, runs)
+    if hex_runs:
+        rows[:, ord("u")] = _hex_escapes(targets, hex_runs, inner)
+    return inner.add(rows)
+
+
+def _hex_runs(targets: Table, runs: list[_Run]) -> list[_Run]:
+    """The characters that are also spelled \\uXXXX."""
+    if len(targets) <= _MAX_STATES_WITH_HEX_ASCII:
+        return runs
+    taken = set(np.flatnonzero(targets.any(axis=0)).tolist())
+    rare = [run for run in _clip(runs, 0, 0x1F) + _clip(runs, 0x7F, 0x10FFFF) if run[2] in taken]
+    num_states = int(targets[:, sorted({atom for _, _, atom in rare})].any(axis=1).sum())
+    return rare if num_states * len(rare) <= _MAX_HEX_CELLS else _clip(rare, 0, 0x1F)
+
+
+def _hex_escapes(targets: Table, runs: list[_Run], inner: _InnerStates) -> Table:
+    """For each state, the state behind \\u."""
     hex_digits = [_LOWER_HEX, _UPPER_HEX]
     # The second unit of a pair: its last ten bits, read after `\\u` and the digit d.
     pairs, reached = _clip(runs, 0x10000, 0x10FFFF, shift=-0x10000), targets
@@ -73,13 +101,7 @@ def _escapes(targets: Table, runs: list[_Run], inner: _InnerStates) -> Table:
     for _ in range(4):
         units, reached = _fold(units, reached, 16, 0, hex_digits, inner)
     ((_, _, root),) = units
-    rows = np.zeros((len(targets), NUM_COLUMNS), dtype=np.int32)
-    rows[:, ord("u")] = reached[:, root]
-    for low, high, atom in _clip(runs, 0, 0x7F):
-        for char, letter in SHORT_ESCAPES.items():
-            if low <= ord(char) <= high:
-                rows[:, ord(letter)] = targets[:, atom]
-    return inner.add(rows)
+    return np.asarray(reached[:, root])
 
 
 def _fold(
@@ -143,7 +165,7 @@ def _blocks(runs: Iterable[_Run], size: int) -> Iterable[tuple[int, int, tuple[_
 
 
 class _InnerStates:
-    """Numbers rows from `first` on; equal rows get the same number."""
+    """Numbers rows from `first` on; equal rows get the same number, and those that refuse everything 0."""
 
     def __init__(self, first: int, budget: Budget) -> None:
         self._first = first
@@ -152,9 +174,13 @@ class _InnerStates:
 
     def add(self, rows: Table) -> Table:
         known = len(self._numbers)
-        numbers = [self._first + self._numbers.setdefault(row.tobytes(), len(self._numbers)) for row in rows]
+        live = np.flatnonzero(rows.any(axis=1))
+        numbers = np.zeros(len(rows), dtype=np.int32)
+        numbers[live] = [
+            self._first + self._numbers.setdefault(row.tobytes(), len(self._numbers)) for row in rows[live]
+        ]
         self._budget.spend("max_states", len(self._numbers) - known)
-        return np.array(numbers, dtype=np.int32)
+        return numbers
 
     def table(self) -> Table:
         return np.frombuffer(b"".join(self._numbers), dtype=np.int32).reshape(-1, NUM_COLUMNS)

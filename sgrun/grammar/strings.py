@@ -13,6 +13,7 @@ from sgrun.grammar import charset
 from sgrun.grammar.build import build_nfa
 from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.dfa import Atoms, atoms_of, determinize, minimize
+from sgrun.grammar.formats import FORMAT_MAX_LEN, format_node, is_known_format
 from sgrun.grammar.labelled import Table
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.regex import parse_search_pattern
@@ -29,6 +30,8 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Format:
+    """One of the formats of the standard (formats.py); always true under another name."""
+
     name: str
 
 
@@ -73,8 +76,9 @@ def string_holds(atom: StringAtom, text: str) -> bool:
             return text == other
         case Pattern(pattern):
             return _is_taken(_known_pattern(pattern), text)
-        case Format():
-            return True
+        case Format(name):
+            is_short = len(text) <= FORMAT_MAX_LEN.get(name, len(text))
+            return not is_known_format(name) or (is_short and _is_taken(_format_factor(name), text))
 
 
 def _is_taken(factor: Factor, text: str) -> bool:
@@ -92,15 +96,28 @@ def _known_pattern(pattern: str) -> Factor:
     return _factor_of(parse_search_pattern(pattern, Budget(CompileLimits())), Budget(CompileLimits()))
 
 
+@lru_cache
+def _format_factor(name: str) -> Factor:
+    budget = Budget(CompileLimits())
+    return _factor_of(format_node(name, budget), budget)
+
+
 def text_factor(atoms: Sequence[Pattern | Format | TextEquals], budget: Budget) -> tuple[Factor, list[int]]:
-    """Follows all atoms at once; with it, for each atom, its column of `truths`."""
+    """Follows all atoms at once, formats without their bounds on the length.
+
+    Returned with it, for each atom, its column of `truths`.
+    """
     texts = list(dict.fromkeys(atom.text for atom in atoms if isinstance(atom, TextEquals)))
     columns: dict[StringAtom, int] = {TextEquals(text): column for column, text in enumerate(texts)}
     factors = [_one_of(texts)] if texts else []
     for atom in dict.fromkeys(atoms):
-        if isinstance(atom, Pattern):
-            columns[atom] = len(columns)
-            factors.append(_factor_of(parse_search_pattern(atom.pattern, budget), budget))
+        match atom:
+            case Pattern(pattern):
+                columns[atom] = len(columns)
+                factors.append(_factor_of(parse_search_pattern(pattern, budget), budget))
+            case Format(name):
+                columns[atom] = len(columns)
+                factors.append(_format_factor(name))
     if not factors:
         everything = Factor(np.zeros((1, 1), np.int32), 0, np.zeros((1, 0), np.bool_), [charset.SCALARS])
         return everything, [columns[atom] for atom in atoms]
