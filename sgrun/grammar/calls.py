@@ -12,46 +12,53 @@ from sgrun.grammar.rule_sets import RuleSets
 
 
 def with_brackets(grammar: Grammar, sets: RuleSets) -> Grammar:
-    """Makes a rule of each part of a recursive rule that ends in a terminal, as in `"(" expr ")"`: it shows its end."""
+    """Makes a rule of each part of a recursive rule from a terminal to a terminal, as `"(" expr ")"`: it shows its end.
+
+    Equal parts are one rule.
+    """
     rules = dict(grammar.rules)
+    brackets: dict[Expr, str] = {}
     for members in cfg.components(_edges(grammar)):
         for name in members:
             rule = grammar.rules[name]
-            cutter = _Cutter(rule, set(members), sets, rules)
-            rules[name] = Rule(name, cutter.cut(rule.body, is_whole=True), rule.line)
+            cutter = _Cutter(rule, set(members), sets, rules, brackets)
+            rules[name] = Rule(name, cutter.cut(rule.body), rule.line)
     return Grammar(rules, grammar.start, grammar.skip)
 
 
 class _Cutter:
-    def __init__(self, rule: Rule, members: set[str], sets: RuleSets, rules: dict[str, Rule]) -> None:
+    def __init__(
+        self, rule: Rule, members: set[str], sets: RuleSets, rules: dict[str, Rule], brackets: dict[Expr, str]
+    ) -> None:
         self._rule = rule
         self._members = members
         self._sets = sets
         self._rules = rules
-        self._num_cut = 0
+        self._brackets = brackets
 
-    def cut(self, expr: Expr, *, is_whole: bool) -> Expr:
+    def cut(self, expr: Expr) -> Expr:
         match expr:
             case Sequence(parts):
-                inner = Sequence(tuple(self.cut(part, is_whole=False) for part in parts))
-                if not is_whole and self._is_bracket(parts):
-                    self._num_cut += 1
-                    name = f"{self._rule.name}#{self._num_cut}"
-                    self._rules[name] = Rule(name, inner, self._rule.line)
-                    return Ref(name)
-                return inner
+                return self._cut_sequence(tuple(self.cut(part) for part in parts))
             case Choice(parts):
-                return Choice(tuple(self.cut(part, is_whole=False) for part in parts))
+                return Choice(tuple(self.cut(part) for part in parts))
             case Repetition(item, min_count, max_count):
-                return Repetition(self.cut(item, is_whole=False), min_count, max_count)
+                return Repetition(self.cut(item), min_count, max_count)
             case Chain(item, link):
-                return Chain(self.cut(item, is_whole=False), self.cut(link, is_whole=False))
+                return Chain(self.cut(item), self.cut(link))
         return expr
 
-    def _is_bracket(self, parts: tuple[Expr, ...]) -> bool:
-        ends = (parts[0], parts[-1]) if parts else ()
-        is_closed = all(isinstance(end, Terminal) and not self._sets.is_nullable(end) for end in ends)
-        return is_closed and not self._members.isdisjoint(cfg.references(Sequence(parts)))
+    def _cut_sequence(self, parts: tuple[Expr, ...]) -> Expr:
+        recursive = [i for i, part in enumerate(parts) if not self._members.isdisjoint(cfg.references(part))]
+        ends = [i for i, part in enumerate(parts) if isinstance(part, Terminal) and not self._sets.is_nullable(part)]
+        before = [i for i in ends if recursive and i < recursive[0]]
+        after = [i for i in ends if recursive and i > recursive[-1]]
+        if not before or not after:
+            return Sequence(parts)
+        bracket = Sequence(parts[before[-1] : after[0] + 1])
+        name = self._brackets.setdefault(bracket, f"{self._rule.name}#{len(self._brackets)}")
+        self._rules.setdefault(name, Rule(name, bracket, self._rule.line))
+        return Sequence((*parts[: before[-1]], Ref(name), *parts[after[0] + 1 :]))
 
 
 def choose_procedures(grammar: Grammar, sets: RuleSets, unfit: set[str], *, shows_end: bool) -> set[str]:

@@ -52,32 +52,38 @@ def grammar_procedures(
 
 
 def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Budget, is_whole: bool) -> Pushdown:
-    """Tries procedures until none of them has to guess; raises the first conflict where there is no such choice."""
+    """Tries procedures until none of them has to guess; raises the first conflict where there is no such choice.
+
+    The order is from small tables to large ones: few procedures first, then made for each caller, then those that
+    show their own end.
+    """
     unfit: set[str] = set()
-    tried: set[frozenset[str]] = set()
+    tried: set[tuple[frozenset[str], bool]] = set()
     first_conflict: Conflict | None = None
-    num_attempts = 0
-    while True:
-        procedures = choose_procedures(grammar, sets, unfit, shows_end=num_attempts > 0)
-        is_known = num_attempts > 1 and frozenset(procedures) in tried
-        if first_conflict is not None and (is_known or num_attempts == MAX_ATTEMPTS):
-            raise first_conflict
-        num_attempts += 1
-        tried.add(frozenset(procedures))
-        attempt = Budget(budget.limits)
-        pushdown = Pushdown(Network(grammar, procedures, terminals, sets, attempt), sets, attempt)
+    for attempt in range(MAX_ATTEMPTS):
+        knows_callers = attempt % 2 == 1
+        procedures = choose_procedures(grammar, sets, unfit, shows_end=attempt > 1)
+        choice = (frozenset(procedures), knows_callers)
+        if choice in tried:
+            continue
+        tried.add(choice)
+        spent = Budget(budget.limits)
+        network = Network(grammar, procedures, terminals, sets, spent)
+        pushdown = Pushdown(network, sets, spent, knows_callers=knows_callers)
 
         def resolve(key: Hashable, pushdown: Pushdown = pushdown) -> Explorable:
             return pushdown.procedure(key) if isinstance(key, ProcedureKey) else _Anything()
 
         try:
-            Explorer(resolve, attempt).explore(pushdown.root(is_whole=is_whole))
+            Explorer(resolve, spent).explore(pushdown.root(is_whole=is_whole))
         except Conflict as conflict:
-            if num_attempts > 1:
-                unfit |= conflict.rules
             first_conflict = first_conflict or conflict
+            if attempt > 2:
+                unfit |= conflict.rules
             continue
         return pushdown
+    assert first_conflict is not None
+    raise first_conflict
 
 
 class _Anything:

@@ -30,14 +30,22 @@ _Watches = tuple[Watch, ...]
 _Stack = tuple[int, ...]
 _Thread = tuple[int, _Stack, _Watches]  # which entry of the procedure it came from, where it stands
 _Place = tuple[_Stack, _Watches]
-_Entry = tuple[_Place, ...]  # places that lead to the same continuation
+_Classes = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """Places in one graph that lead to the same continuation, and the byte classes that may follow there."""
+
+    places: tuple[_Place, ...]
+    follow: _Classes
 
 
 @dataclass(frozen=True, slots=True)
 class ProcedureKey:
     """The procedure that recognises the rest of its entries. `is_root`: it ends at the end of input alone."""
 
-    entries: tuple[_Entry, ...]
+    entries: tuple[Entry, ...]
     is_root: bool = False
 
 
@@ -52,8 +60,10 @@ class Conflict(UnsupportedGrammarError):
 class Pushdown:
     """The procedures of a network, made state by state as they are needed."""
 
-    def __init__(self, network: Network, sets: RuleSets, budget: Budget) -> None:
+    def __init__(self, network: Network, sets: RuleSets, budget: Budget, *, knows_callers: bool) -> None:
+        """`knows_callers`: procedures are made for what may follow at each call, not anywhere in the grammar."""
         self.network = network
+        self.knows_callers = knows_callers
         self.budget = budget
         self.first = {name: _classes(network, sets.first[name]) for name in network.graphs if name}
         self.follow = {name: _classes(network, sets.follow[name]) for name in network.graphs if name}
@@ -65,7 +75,9 @@ class Pushdown:
         self._known: dict[ProcedureKey, DeterministicProcedure] = {}
 
     def root(self, *, is_whole: bool) -> ProcedureKey:
-        return ProcedureKey(((((self.network.graphs[""].start,), ()),),), is_whole)
+        place = ((self.network.graphs[""].start,), ())
+        follow = () if is_whole else tuple(range(self.network.num_classes))
+        return ProcedureKey((Entry((place,), follow),), is_whole)
 
     def procedure(self, key: ProcedureKey) -> DeterministicProcedure:
         known = self._known.get(key)
@@ -111,20 +123,23 @@ class DeterministicProcedure:
 
     def _start(self) -> frozenset[_Thread]:
         """Without threads that are over: callers offer the empty text themselves."""
-        threads = self._closure((index, *place) for index, entry in enumerate(self._key.entries) for place in entry)
+        threads = self._closure((index, *place) for index, entry in enumerate(self._key.entries) for place in entry.places)
         if self._key.is_root:
             return threads
         return frozenset(thread for thread in threads if not self._is_over(thread))
 
     def _expanded(self, threads: frozenset[_Thread]) -> Cells:
         by_class: dict[int, _Users] = {}
+        beside: dict[_Stack, list[_Thread]] = {}
         for thread in threads:
             self._add_users(thread, by_class)
+            if thread[1][-1] in self._network.starts:
+                beside.setdefault((thread[0], *thread[1][:-1]), []).append(thread)
         columns: dict[int, list[int]] = {}
         edges: list[LazyEdge] = []
         numbers: dict[object, int] = {}
         for byte_class, users in by_class.items():
-            what, edge = self._decide(users, byte_class)
+            what, edge = self._decide(users, byte_class, beside)
             number = numbers.setdefault(what, len(edges))
             if number == len(edges):
                 edges.append(edge)
@@ -153,13 +168,16 @@ class DeterministicProcedure:
                 found = users(byte_class)
                 if found is not None:
                     found.calling.append((thread, call.callee, call.target))
-        if self._is_over(thread) and not self._key.is_root:
-            for byte_class in self._follow(index):
+        if self._is_over(thread):
+            for byte_class in self._key.entries[index].follow:
                 if not any(self._network.watch_step(watch, byte_class) != 0 for watch in watches):
                     by_class.setdefault(byte_class, _Users([], [], 0)).ended |= 1 << index
 
-    def _decide(self, users: _Users, byte_class: int) -> tuple[object, LazyEdge]:
-        """What happens with a byte: something to compare it by, and the edge."""
+    def _decide(
+        self, users: _Users, byte_class: int, beside: dict[_Stack, list[_Thread]]
+    ) -> tuple[object, LazyEdge]:
+        """What happens with a byte: something to compare it by, and the edge. `beside`: the threads of the state that
+        are at the start of a terminal, by where they come from and what is below."""
         if users.ended and self._only_skips(users, byte_class):
             users.ended = 0
         if users.ended:
@@ -168,7 +186,7 @@ class DeterministicProcedure:
             return users.ended, Return(users.ended - 1, consumes=False)
         is_within = all(stack[-1] not in self._network.starts for _, stack, _ in users.reading)
         if all(len(stack) > 1 for _, stack, _ in users.reading) and (users.calling or not is_within):
-            return self._call(users, byte_class)
+            return self._call(users, byte_class, beside)
         reading = users.reading
         for thread, callee, after in users.calling:
             reading = reading + self._followed(thread, callee, after, byte_class)
@@ -196,8 +214,13 @@ class DeterministicProcedure:
         skips = all(stack[-1] in self._network.skipping for _, stack, _ in users.reading)
         return not is_ascii and skips and not users.calling and bool(users.reading)
 
-    def _call(self, users: _Users, byte_class: int) -> tuple[object, LazyEdge]:
-        """Leaves the topmost graphs to a procedure; when it returns, the threads below go on."""
+    def _call(
+        self, users: _Users, byte_class: int, beside: dict[_Stack, list[_Thread]]
+    ) -> tuple[object, LazyEdge]:
+        """Leaves the topmost graphs to a procedure; when it returns, the threads below go on.
+
+        All that could begin beside a terminal goes along, so that one procedure serves whichever of them it is.
+        """
         below: dict[_Place, set[_Thread]] = {}
         external: dict[External, set[_Thread]] = {}
         for (index, stack, watches), callee, after in users.calling:
@@ -208,20 +231,31 @@ class DeterministicProcedure:
                 place = ((self._network.graphs[callee].start,), self._pending(watches, byte_class))
                 below.setdefault(place, set()).add(rest)
         for index, stack, watches in users.reading:
-            place = ((stack[-1],), self._pending(watches, byte_class))
-            below.setdefault(place, set()).add((index, stack[:-1], ()))
+            along = [(index, stack, watches)]
+            if stack[-1] in self._network.starts:
+                along = beside[index, *stack[:-1]]
+            for _, (*_, position), along_watches in along:
+                place = ((position,), self._pending(along_watches, byte_class))
+                below.setdefault(place, set()).add((index, stack[:-1], ()))
         if external:
             if below or len(external) > 1:
                 raise self._external_conflict(users, byte_class)
             [(called, rests)] = external.items()
             after_call = self._closure(rests)
             return (called, after_call), LazyCall(called.key, {0: after_call}.get)
-        places: dict[frozenset[_Thread], list[_Place]] = {}
+        places: dict[tuple[frozenset[_Thread], str], list[_Place]] = {}
         for place, rests in below.items():
-            places.setdefault(self._closure(rests), []).append(place)
+            owner = self._network.owner[place[0][0]]
+            places.setdefault((self._closure(rests), owner), []).append(place)
         if len(places) > MAX_ENTRIES:
             raise self._conflict(users, byte_class)
-        by_entry = sorted(((tuple(sorted(entry)), rests) for rests, entry in places.items()), key=itemgetter(0))
+        by_entry = sorted(
+            (
+                (Entry(tuple(sorted(found)), self._followers(owner, rests)), rests)
+                for (rests, owner), found in places.items()
+            ),
+            key=itemgetter(0),
+        )
         entries = tuple(entry for entry, _ in by_entry)
         rests_of = tuple(rests for _, rests in by_entry)
 
@@ -285,11 +319,18 @@ class DeterministicProcedure:
     def _is_over(self, thread: _Thread) -> bool:
         return len(thread[1]) == 1 and thread[1][0] in self._network.final_of
 
-    def _follow(self, index: int) -> frozenset[int]:
-        rule = self._network.owner[self._key.entries[index][0][0][0]]
-        if rule == "":
-            return frozenset(range(self._network.num_classes))
-        return self._pushdown.follow[rule]
+    def _followers(self, owner: str, rests: frozenset[_Thread]) -> _Classes:
+        """The bytes that may come after a call of a graph."""
+        if not self._pushdown.knows_callers:
+            return tuple(sorted(self._pushdown.follow[owner]))
+        found: set[int] = set()
+        for index, stack, _ in rests:
+            found.update(byte_class for byte_class, _ in self._network.moves[stack[-1]])
+            for call in self._network.calls.get(stack[-1], ()):
+                found |= self._pushdown.first_of(call.callee)
+            if len(stack) == 1 and stack[0] in self._network.final_of:
+                found.update(self._key.entries[index].follow)
+        return tuple(sorted(found))
 
     def _rules(self, users: _Users) -> set[str]:
         found = {self._network.owner[position] for _, stack, _ in users.reading for position in stack}
@@ -297,7 +338,7 @@ class DeterministicProcedure:
             found |= {self._network.owner[position] for position in stack}
             if isinstance(callee, str):
                 found.add(callee)
-        found |= {self._network.owner[self._key.entries[i][0][0][0]] for i in range(MAX_ENTRIES) if users.ended >> i & 1}
+        found |= {self._network.owner[self._key.entries[i].places[0][0][0]] for i in range(MAX_ENTRIES) if users.ended >> i & 1}
         return found - {""}
 
     def _conflict(self, users: _Users, byte_class: int) -> Conflict:
