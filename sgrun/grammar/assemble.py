@@ -8,7 +8,7 @@ Sets of labels are bit sets, bit i for the i-th label that the procedure is know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -39,9 +39,11 @@ def assemble(
     root: Hashable,
     resolve: Callable[[Hashable], Explorable | Procedure],
     budget: Budget,
-    checked_afterwards: tuple[Unchecked, ...] = (),
+    checked_afterwards: Sequence[Unchecked] = (),
 ) -> Automaton:
     """The automaton of the texts for which the procedure `root` returns label 0 at the end of input.
+
+    `checked_afterwards` may grow while procedures are explored.
 
     Raises InvalidGrammarError if there are none, GrammarTooLargeError.
     """
@@ -52,7 +54,7 @@ def assemble(
     if start == DEAD:
         raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
     packer.run()
-    return _packed(packer, start, checked_afterwards)
+    return _packed(packer, start, tuple(dict.fromkeys(checked_afterwards)))
 
 
 _Row = tuple[int, tuple[Any, ...]]  # a pattern of columns, and the entries in it

@@ -130,7 +130,7 @@ class Document:
         self._budget.check("max_nesting", depth)
         if not isinstance(schema, dict):
             return
-        own = schema.get("$id", schema.get("id") if self.draft == 4 else None)
+        own = schema.get("id" if self.draft == 4 else "$id")
         has_only_ref = "$ref" in schema and self.draft <= 7
         if isinstance(own, str) and not has_only_ref:
             uri, fragment = urldefrag(urljoin(base, own))

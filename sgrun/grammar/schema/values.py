@@ -37,7 +37,7 @@ def compile_json_schema(schema: str, budget: Budget, whitespace: str = "space") 
     reader = Reader(schema, budget)
     formula = reader.root()
     values = Values(reader.formulas, Layout(whitespace), budget, formula)
-    return assemble(ROOT, values.resolve, budget, tuple(reader.checked_afterwards))
+    return assemble(ROOT, values.resolve, budget, reader.checked_afterwards)
 
 
 @dataclass(frozen=True, slots=True)
