@@ -42,30 +42,28 @@ class Dfa:
 
 def atoms_of(labels: Sequence[CodePoints], budget: Budget) -> Atoms:
     """Sweeps over all range ends; code points with the same set of labels around them form one atom."""
-    events: dict[int, list[int]] = {}
+    budget.spend("max_set_elements", sum(map(len, labels)))
+    events: dict[int, int] = {}  # where ranges begin or end -> the labels of these ranges, as bits
     for label, code_points in enumerate(labels):
+        bit = 1 << label
         for low, high in code_points:
-            events.setdefault(low, []).append(label)
-            events.setdefault(high + 1, []).append(label)
-    atom_ids: dict[frozenset[int], int] = {}
-    ranges: list[list[tuple[int, int]]] = []
-    around: set[int] = set()
-    low = 0
+            events[low] = events.get(low, 0) ^ bit
+            events[high + 1] = events.get(high + 1, 0) ^ bit
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    around = low = 0
     for at in sorted(events):
-        budget.spend("max_set_elements", len(around) + len(events[at]))
         if around:
-            atom = atom_ids.setdefault(frozenset(around), len(ranges))
-            if atom == len(ranges):
-                ranges.append([])
-            ranges[atom].append((low, at - 1))
-        for label in events[at]:
-            around ^= {label}
+            ranges.setdefault(around, []).append((low, at - 1))
+        around ^= events[at]
         low = at
     of_label: list[set[int]] = [set() for _ in labels]
-    for members, atom in atom_ids.items():
-        for label in members:
+    for atom, members in enumerate(ranges):
+        budget.spend("max_set_elements", members.bit_count())
+        while members:
+            label = members.bit_length() - 1
             of_label[label].add(atom)
-    return Atoms([tuple(pairs) for pairs in ranges], [frozenset(atoms) for atoms in of_label])
+            members ^= 1 << label
+    return Atoms([tuple(pairs) for pairs in ranges.values()], [frozenset(atoms) for atoms in of_label])
 
 
 def determinize(nfa: Nfa, atoms: Atoms, budget: Budget) -> Dfa:

@@ -322,7 +322,6 @@ class _Reader:
         return Text(chr(code_point))
 
     def _chars(self, code_points: CodePoints) -> Chars:
-        code_points = charset.intersect(code_points, charset.SCALARS)
         self.budget.spend("max_set_elements", len(code_points))
         return Chars(code_points)
 

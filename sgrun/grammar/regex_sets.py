@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -110,16 +110,24 @@ def _property(text: RegexText, start: int, flags: int, *, is_negated: bool) -> C
         text.at += 1
     if name.startswith("^"):
         name, is_negated = name[1:], not is_negated
-    found = property_set(name)
+    found = _property_chars(name, is_negated, bool(flags & re.IGNORECASE), bool(flags & re.ASCII))
     if found is None:
         raise text.unsupported(
             f"the property {name!r}",
             start,
             f"supported: general categories, Any, ASCII, Assigned, and the scripts {', '.join(SCRIPTS)}",
         )
-    if flags & re.IGNORECASE:
-        found = case_rules(bool(flags & re.ASCII)).fold(found)
-    return charset.complement(found) if is_negated else found
+    return found
+
+
+@lru_cache(maxsize=64)
+def _property_chars(name: str, is_negated: bool, ignores_case: bool, is_ascii: bool) -> CodePoints | None:
+    found = property_set(name)
+    if found is not None and ignores_case:
+        found = case_rules(is_ascii).fold(found)
+    if found is None:
+        return None
+    return charset.intersect(charset.complement(found) if is_negated else found, charset.SCALARS)
 
 
 @cache
@@ -129,7 +137,7 @@ def _class_of_letter(letter: str, flags: int, is_ecma: bool) -> CodePoints:
         found = charset.ecma_space() if lower == "s" else charset.python_class(lower, True)
     else:
         found = charset.python_class(lower, bool(flags & re.ASCII))
-    return found if letter == lower else charset.complement(found)
+    return found if letter == lower else charset.subtract(charset.SCALARS, found)
 
 
 def read_set(text: RegexText, flags: int) -> CodePoints:

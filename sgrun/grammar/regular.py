@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sgrun.grammar.build import build_nfa
 from sgrun.grammar.charset import CodePoints
@@ -13,7 +12,7 @@ from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import END, Count, Edge, Move, Procedure, Reset, Return
 from sgrun.grammar.repeats import repeats_to_count
 from sgrun.grammar.syntax import Node, Repeat
-from sgrun.grammar.utf8 import expand
+from sgrun.grammar.utf8 import ByteDfa, expand
 
 
 def regular_procedure(node: Node, budget: Budget) -> Procedure:
@@ -24,7 +23,7 @@ def regular_procedure(node: Node, budget: Budget) -> Procedure:
     """
     machine, atom_sets = _machine(node, budget)
     expanded = expand(machine.dfa, atom_sets, budget)
-    return _procedure(machine, expanded.transitions[:, expanded.byte_classes], expanded.accepting)
+    return _procedure(machine, expanded)
 
 
 def _machine(node: Node, budget: Budget) -> tuple[CountingDfa, list[CodePoints]]:
@@ -41,35 +40,37 @@ def _machine(node: Node, budget: Budget) -> tuple[CountingDfa, list[CodePoints]]
         unrolled.add(found)
 
 
-def _procedure(machine: CountingDfa, targets: npt.NDArray[np.int32], accepting: npt.NDArray[np.bool_]) -> Procedure:
-    """`targets` [num_states, 256]: the state or step behind each byte; 0 is dead, 1 the start."""
-    states = np.array([state for state in range(1, len(targets)) if state not in machine.steps], dtype=np.int64)
+def _procedure(machine: CountingDfa, expanded: ByteDfa) -> Procedure:
+    transitions = expanded.transitions  # a target is a state or a step
+    is_state = np.ones(len(transitions), dtype=np.bool_)
+    is_state[[0, *machine.steps]] = False
+    states = np.flatnonzero(is_state)
     if not len(states):  # no text matches
         return Procedure(np.zeros((1, END + 1), dtype=np.int32), [Move(0)])
-    names = {int(state): name for name, state in enumerate(states)}
+    names = np.cumsum(is_state) - 1
     edges: list[Edge] = [Move(0)]
-    edge_of = np.zeros(len(targets), dtype=np.int32)
+    edge_of = np.zeros(len(transitions), dtype=np.int32)
     passages: dict[int, int] = {}  # states that take any byte to one state: a count step reads nothing
 
     def passage_to(state: int) -> int:
         return passages.setdefault(state, len(states) + len(passages))
 
-    for target in np.unique(targets[states]).tolist():
+    for target in np.unique(transitions[states]).tolist():
         if target == 0:
             continue
         step = machine.steps.get(target)
         edge_of[target] = len(edges)
         if step is None:
-            edges.append(Move(names[target]))
+            edges.append(Move(int(names[target])))
         elif isinstance(step, ResetStep):
-            edges.append(Reset(names[step.target]))
+            edges.append(Reset(int(names[step.target])))
         else:
             edges.append(Count(step.threshold, passage_to(step.below), passage_to(step.reached)))
     table = np.zeros((len(states) + len(passages), END + 1), dtype=np.int32)
-    table[: len(states), :END] = edge_of[targets[states]]
+    table[: len(states), :END] = edge_of[transitions[states]][:, expanded.byte_classes]
     for state, name in passages.items():
         table[name, :END] = len(edges)
-        edges.append(Move(names[state]))
-    table[: len(states)][accepting[states], END] = len(edges)
+        edges.append(Move(int(names[state])))
+    table[: len(states)][expanded.accepting[states], END] = len(edges)
     edges.append(Return(0, consumes=False))
     return Procedure(table, edges)

@@ -22,13 +22,15 @@ from sgrun.grammar.syntax import (
     Text,
 )
 
-_MAX_UNROLLED = 128  # NFA states; a repeat that needs no more is not worth a counter
+# A repeat that needs no more states, or no more copies of its body, is not worth a counter.
+_MAX_UNROLLED = 128
+_MAX_COPIES = 8
 _NO_REPEATS: frozenset[Repeat] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """About how many NFA states a node needs with everything unrolled, and with `counted` counted."""
+    """About how many states a node needs with everything unrolled, and with `counted` counted."""
 
     unrolled: int
     size: int
@@ -53,7 +55,11 @@ class _Planner:
 
     def _plan(self, node: Node) -> _Plan:
         match node:
-            case Chars() | Assertion():
+            case Chars(code_points):
+                # About how many states it takes over bytes.
+                size = 1 + sum(1 for _, high in code_points if high > 0x7F)
+                return _Plan(size, size)
+            case Assertion():
                 return _Plan(1, 1)
             case Text(text):
                 return _Plan(len(text), len(text))
@@ -77,8 +83,8 @@ class _Planner:
         body = self.plan(node.node)
         copies = max(1, node.min_count if node.max_count is None else node.max_count)
         unrolled = _Plan(copies * body.unrolled, copies * body.size, body.counted)
-        is_countable = node not in self._refused and node.min_count <= copies and _is_emptiness_certain(node.node)
-        if is_countable and unrolled.size > _MAX_UNROLLED and body.unrolled < unrolled.size:
+        is_large = unrolled.size > _MAX_UNROLLED and copies > _MAX_COPIES and body.unrolled < unrolled.size
+        if is_large and node not in self._refused and node.min_count <= copies and _is_emptiness_certain(node.node):
             return _Plan(unrolled.unrolled, body.unrolled, frozenset((node,)))
         return unrolled
 

@@ -21,6 +21,7 @@ from sgrun.grammar.limits import Budget
 
 _Run = tuple[int, int, int]  # first index, last index, value: an atom, or a node of the level below
 _States = npt.NDArray[np.int32]
+_CHUNK_BYTES = 2**23  # how much of the rows is made at once
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -97,13 +98,17 @@ class _Level:
     def reached(self, below: _States, rows: _DistinctRows, budget: Budget) -> _States:
         """For each outer state and node, the inner state there: [num_outer, num_nodes]; adds its row to `rows`."""
         budget.check("max_work_bytes", 4 * len(below) * len(self._nodes))
-        states = np.zeros((len(below), len(self._nodes)), dtype=np.int32)
+        values = np.full((len(self._nodes), 64), below.shape[1], dtype=np.int64)  # the last value: no text goes on
         for pieces, node in self._nodes.items():
-            live = np.flatnonzero(below[:, [value for _, _, value in pieces]].any(axis=1))
-            cells = np.zeros((len(live), 64), dtype=np.int32)
             for low, high, value in pieces:
-                cells[:, low : high + 1] = below[live, value, None]
-            states[live, node] = rows.add(cells)
+                values[node, low : high + 1] = value
+        padded = np.concatenate([below, np.zeros((len(below), 1), dtype=np.int32)], axis=1)
+        states = np.zeros((len(below), len(self._nodes)), dtype=np.int32)
+        step = max(1, _CHUNK_BYTES // max(1, 4 * values.size))
+        for first in range(0, len(below), step):
+            cells = padded[first : first + step][:, values]  # [outer states, nodes, 64]
+            is_live = cells.any(axis=2)
+            states[first : first + step][is_live] = rows.add(cells[is_live])
         return states
 
 
