@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Bitmask = npt.NDArray[np.int32]  # [num_words], bit i % 32 of word i // 32 is 1 if token i is allowed
 Ints = npt.NDArray[np.int32]
 Frame = tuple[int, int]  # (site, counter)
+Place = tuple[int, int]  # (context, state), see _Walk
 
 _BOTTOM: Frame = (-1, 0)  # stands below the outermost frame, where a mask depends on there being no other
 _WHOLE = "whole stack"  # marks a key with all frames, for masks that the bound on depth shapes
@@ -38,7 +40,7 @@ _KEY_BYTES = 500  # of one entry of the cache, about
 _FEW = 1000  # so many keys are sorted faster than hashed
 _NUM_BUCKETS = 1 << 16
 
-# Whole characters that plain tokens are made of (see Vocabulary.is_plain), as sequences of byte ranges.
+# Whole characters that plain tokens are made of (see Vocabulary.num_plain_characters), as sequences of byte ranges.
 _TAIL = (0x80, 0xBF)
 _PLAIN_CHARACTERS = (
     ((0x61, 0x61),),  # most states that take no free text are known by the first letter
@@ -151,25 +153,45 @@ class _Kept:
 
 def _mask(walk: _Walk, vocabulary: Vocabulary) -> Bitmask:
     allowed = np.zeros(vocabulary.num_words * 32, dtype=np.bool_)
-    if _is_open(walk):
-        walk.run(vocabulary.trie_without_plain, allowed)
-        allowed[: vocabulary.size] |= vocabulary.is_plain
-    else:
+    num_chars = _num_plain_characters(walk, vocabulary.max_token_len)
+    if num_chars is None:
         walk.run(vocabulary.trie, allowed)
+    else:
+        walk.run(vocabulary.trie_without_plain, allowed)
+        plain = vocabulary.num_plain_characters
+        allowed[: vocabulary.size] |= (plain > 0) & (plain <= num_chars)
     return np.packbits(allowed, bitorder="little").view("<i4")
 
 
-def _is_open(walk: _Walk) -> bool:
-    """Whether every character of plain tokens leads back to where the walk starts."""
-    start = (walk.start_context, walk.start_state)
-    for ranges in _PLAIN_CHARACTERS:
-        places = {start}
-        for low, high in ranges:
-            columns = set(walk.classes[low : high + 1])
-            places = {walk.step(context, state, column) for context, state in places for column in columns}
-        if places != {start}:
-            return False
-    return True
+def _num_plain_characters(walk: _Walk, at_most: int) -> int | None:
+    """How many characters of plain tokens may follow, whichever they are; None if it matters which."""
+    characters = _plain_columns(walk.classes)
+    place = (walk.start_context, walk.start_state)
+    for num_chars in range(at_most):
+        following: set[Place] = set()
+        for ranges in characters:
+            places = {place}
+            for columns in ranges:
+                places = {after for before in places for after in walk.steps(*before, columns)}
+            following |= places
+            if len(following) > 1:
+                return None
+        (after,) = following
+        if after[1] == DEAD:
+            return num_chars
+        if after == place:
+            break
+        place = after
+    return at_most
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_columns(classes: bytes) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """The characters of plain tokens as sequences of byte classes, the same only once."""
+    found = {
+        tuple(tuple(sorted(set(classes[low : high + 1]))) for low, high in ranges): None for ranges in _PLAIN_CHARACTERS
+    }
+    return tuple(found)
 
 
 class _Walk:
@@ -247,16 +269,23 @@ class _Walk:
             states[places[is_done]] = now[is_done] >> OP_BITS
             places, now = places[~is_done], now[~is_done]
 
-    def step(self, context: int, state: int, column: int) -> tuple[int, int]:
-        """(context, state) after one byte of this class; state 0 if it is refused."""
-        entries, width = self._automaton.walker.entries, self._automaton.walker.width
-        is_consumed = False
-        while not is_consumed and state != DEAD:
-            entry = entries[state * width + column]
-            if entry & OP_MASK <= MOVE:
-                return context, entry >> OP_BITS
-            context, state, is_consumed = self._carry_out_one(context, entry)
-        return context, state
+    def steps(self, context: int, state: int, columns: tuple[int, ...]) -> set[Place]:
+        """Where one byte of any of these classes leads; state 0 (in context 0) if it is refused."""
+        walker = self._automaton.walker
+        row = walker.entries[state * walker.width : (state + 1) * walker.width]
+        found: set[Place] = set()
+        for entry in {row[column] for column in columns}:
+            if entry == DEAD:
+                found.add((0, DEAD))
+            elif entry & OP_MASK == MOVE:
+                found.add((context, entry >> OP_BITS))
+            else:
+                after, target, is_consumed = self._carry_out_one(context, entry)
+                if is_consumed or target == DEAD:
+                    found.add((after, target))
+                else:
+                    found |= self.steps(after, target, tuple(column for column in columns if row[column] == entry))
+        return found
 
     def _carry_out_one(self, context: int, entry: int) -> tuple[int, int, bool]:
         """(context, state, whether the byte is consumed) after an entry other than a move."""
@@ -279,8 +308,9 @@ class _Walk:
             counter = self._counter(state, counter)
         elif op == COUNT:
             threshold, below, reached = self._counts[argument]
+            is_reached = counter + 1 == threshold and counter != FAR
             counter = min(counter + 1, FAR)
-            state = reached if counter == threshold else below
+            state = reached if is_reached else below
         elif op == RESET:
             state = argument
             counter = self._counter(state, 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from itertools import accumulate
 
 import numpy as np
 
@@ -23,16 +24,18 @@ class Matcher:
         self._automaton = automaton
         self._vocabulary = vocabulary
         self._end_token_ids = frozenset(end_token_ids)
+        self._end_mask = _mask_of(self._end_token_ids, vocabulary.num_words)
+        self._do_ends_have_bytes = any(vocabulary.token(token_id) for token_id in self._end_token_ids)
         self._cursors: list[Cursor | None] = [automaton.walker.start]  # None: after an end token
 
     def bitmask(self) -> Bitmask:
         """The tokens that may come next, end tokens included: [num_words] int32, not to be written to."""
         text_mask = self._text_mask()
-        if not self._end_token_ids:
-            return text_mask
-        end_mask = _mask_of(self._end_token_ids, self._vocabulary.num_words)
-        mask: Bitmask = text_mask | end_mask if self.is_accepting() else text_mask & ~end_mask
-        return mask
+        if self.is_accepting():
+            return np.bitwise_or(text_mask, self._end_mask)
+        if self._do_ends_have_bytes:
+            return np.bitwise_and(text_mask, ~self._end_mask)
+        return text_mask
 
     def accept(self, token_id: int) -> bool:
         """Moves over one token; returns False, and stays where it is, if the constraint does not allow it."""
@@ -71,6 +74,24 @@ class Matcher:
         more than one way."""
         cursor = self._cursors[-1]
         return b"" if cursor is None else self._automaton.walker.forced_bytes(cursor)
+
+    def forced_tokens(self, encode: Callable[[str], list[int]]) -> list[int]:
+        """Tokens that may be appended without asking the model: of the forced bytes, as `encode` spells them, those
+        that no token of the vocabulary could straddle the end of, so that the rest can still be spelled either way."""
+        data = self.forced_bytes()
+        text = data.decode(errors="ignore")
+        if text.encode() != data[: len(text.encode())]:
+            return []  # the text so far ends inside a character
+        tokens = encode(text)
+        ends = list(accumulate(len(self._vocabulary.token(token_id)) for token_id in tokens))
+        if b"".join(map(self._vocabulary.token, tokens)) != text.encode():
+            return []
+        num_safe = len(tokens)
+        for number, start in enumerate([0, *ends[:-1]]):
+            if self._vocabulary.begins_longer_token(data[start:]):
+                num_safe = number
+                break
+        return tokens[:num_safe]
 
     def rollback(self, num_tokens: int) -> None:
         """Takes back the last `num_tokens` accepted tokens."""

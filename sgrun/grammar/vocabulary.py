@@ -22,7 +22,8 @@ _PLAIN = re.compile(rb'[^\x00-\x1f"\\]+')
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trie:
-    """Tokens by their bytes. Node 0 is the root; nodes are numbered level by level, those of one parent together."""
+    """Tokens by their bytes. Node 0 is the root; nodes are numbered level by level, those of one parent together, in
+    the order of their bytes."""
 
     bytes: npt.NDArray[np.uint8]  # [num_nodes] on the edge from the parent
     first_child: npt.NDArray[np.int32]  # [num_nodes]
@@ -85,20 +86,31 @@ class Vocabulary:
         """The bytes of one token; empty for a token that never matches text."""
         return self.flat[self.offsets[token_id] : self.offsets[token_id + 1]].tobytes()
 
+    def begins_longer_token(self, data: bytes) -> bool:
+        """Whether a token begins with `data` and goes on after it."""
+        node, trie = 0, self.trie
+        for byte in data:
+            first, last = int(trie.first_child[node]), int(trie.first_child[node] + trie.num_children[node])
+            node = first + int(np.searchsorted(trie.bytes[first:last], byte))
+            if node == last or trie.bytes[node] != byte:
+                return False
+        return bool(trie.num_children[node])
+
     @cached_property
     def trie(self) -> Trie:
         """All tokens that have bytes."""
         return self._trie(np.diff(self.offsets) > 0)
 
     @cached_property
-    def is_plain(self) -> npt.NDArray[np.bool_]:
-        """[size] whether a token is made of whole characters, none of them a quote, a backslash or a control."""
-        return np.array([_is_plain(self.token(i)) for i in range(self.size)], dtype=np.bool_)
+    def num_plain_characters(self) -> npt.NDArray[np.int32]:
+        """[size] of how many characters a token is made; 0 if they are not whole, or one is a quote, a backslash or a
+        control."""
+        return np.array([_num_plain_characters(self.token(i)) for i in range(self.size)], dtype=np.int32)
 
     @cached_property
     def trie_without_plain(self) -> Trie:
         """All tokens that have bytes and are not plain."""
-        return self._trie((np.diff(self.offsets) > 0) & ~self.is_plain)
+        return self._trie((np.diff(self.offsets) > 0) & (self.num_plain_characters == 0))
 
     def _trie(self, is_in: npt.NDArray[np.bool_]) -> Trie:
         lengths = np.diff(self.offsets)
@@ -129,11 +141,10 @@ def _with_tokens(parents: npt.NDArray[np.int64], edges: npt.NDArray[np.uint8], n
     return Trie(edges, first_child, num_children, token, twins)
 
 
-def _is_plain(data: bytes) -> bool:
+def _num_plain_characters(data: bytes) -> int:
     if not _PLAIN.fullmatch(data):
-        return False
+        return 0
     try:
-        data.decode()
+        return len(data.decode())
     except UnicodeDecodeError:
-        return False
-    return True
+        return 0

@@ -25,7 +25,7 @@ from sgrun.grammar.automaton import (
 )
 
 MAX_FORCED_LEN = 4096
-FAR = 1 << 30  # a counter that meets no threshold any more, or not soon enough to matter; it stays where it is
+FAR = 2**31 - 1  # a counter that meets no threshold any more, or not soon enough to matter; it stays where it is
 
 
 class Cursor(NamedTuple):
@@ -104,7 +104,7 @@ class Walker:
                         break
                 elif op == COUNT:
                     threshold, below, reached = self.counts[argument]
-                    counter = min(counter + 1, FAR)
+                    counter += 1
                     state = reached if counter == threshold else below
                 elif op == RESET:
                     state, counter = argument, 0

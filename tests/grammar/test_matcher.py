@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_automata import automata
 
+from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.matcher import Matcher
 from sgrun.grammar.vocabulary import Vocabulary
+from sgrun.grammar.walk import MAX_FORCED_LEN
 from sgrun.types import RegexSpec
 
 END = 0
@@ -103,3 +110,73 @@ def test_token_split_inside_a_character_is_followed() -> None:
         assert _id(piece) in _bits(matcher.bitmask())
         assert matcher.accept(_id(piece))
     assert matcher.is_finished
+
+
+def test_forced_bytes_are_those_that_every_text_goes_on_with() -> None:
+    matcher = _matcher("ab(?:aé|aè)?12*")
+    assert matcher.forced_bytes() == b"ab"
+    matcher.accept(_id(b"ab"))
+    assert matcher.forced_bytes() == b""  # a or 1
+    matcher.accept(_id(b"a\xc3"))
+    assert matcher.forced_bytes() == b""  # either second byte
+    matcher.accept(_id(b"\xa9"))
+    assert matcher.forced_bytes() == b"1"
+    matcher.accept(_id(b"1"))
+    assert matcher.is_accepting() and matcher.forced_bytes() == b""
+    matcher.accept(END)
+    assert matcher.forced_bytes() == b""
+
+
+def test_forced_bytes_are_bounded() -> None:
+    assert _matcher("a{5000}").forced_bytes() == b"a" * MAX_FORCED_LEN
+
+
+def test_forced_tokens_leave_what_a_longer_token_could_spell() -> None:
+    pieces = [b"x", b"y", b"z", b"xy", b"zz", b"\xc3", "é".encode()]
+    vocabulary = Vocabulary(pieces)
+
+    def forced(pattern: str, *accepted: bytes) -> list[bytes]:
+        matcher = compile_grammar(RegexSpec(pattern)).matcher(vocabulary)
+        assert all(matcher.accept(pieces.index(piece)) for piece in accepted)
+        tokens = matcher.forced_tokens(lambda text: [pieces.index(part.encode()) for part in re.findall("xy|.", text)])
+        assert all(matcher.accept(token_id) for token_id in tokens)
+        return [pieces[token_id] for token_id in tokens]
+
+    assert forced("xyxyy[xz]") == [b"xy", b"xy", b"y"]
+    assert forced("xyxyx[xyz]") == [b"xy", b"xy"]  # the last x may become xy
+    assert forced("yz[xz]z") == [b"y"]
+    assert forced("[xz]y") == []
+    assert forced("xéy(?:x|y)", b"x", b"\xc3") == []  # inside a character
+    assert forced("xéy(?:x|y)", b"x") == ["é".encode(), b"y"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(automata(), st.data())
+def test_random_walks_agree_with_a_list_of_texts(automaton: Automaton, data: st.DataObject) -> None:
+    pieces: list[bytes | None] = [None, b"a", b"b", b"c", b"ab", b"ccc", b"bab", None]
+    matchers = [(automaton.matcher(Vocabulary(pieces), (0,)), [[b""]])]  # with the text after each accepted token
+    for _ in range(15):
+        matcher, texts = data.draw(st.sampled_from(matchers))
+        text, is_ended = texts[-1][0], len(texts[-1]) > 1
+        is_complete = not is_ended and automaton.accepts(text)
+        followers = [
+            i for i, piece in enumerate(pieces)
+            if piece and not is_ended and automaton.walker.advance(automaton.walker.start, text + piece)
+        ]  # fmt: skip
+        assert _bits(matcher.bitmask()) == [0] * is_complete + followers
+        assert matcher.is_accepting() == is_complete
+        assert matcher.is_finished == (is_ended or (is_complete and not followers))
+        assert matcher.is_dead_end == (not is_ended and not is_complete and not followers)
+        match data.draw(st.sampled_from(["accept", "accept", "accept", "rollback", "copy"])):
+            case "accept":
+                token_id = data.draw(st.integers(0, len(pieces) - 1))
+                is_allowed = token_id in followers or (token_id == 0 and is_complete)
+                assert matcher.accept(token_id) == is_allowed
+                if is_allowed:
+                    texts.append([text + (pieces[token_id] or b"")] + [b"end"] * (token_id == 0))
+            case "rollback":
+                count = data.draw(st.integers(0, len(texts) - 1))
+                matcher.rollback(count)
+                del texts[len(texts) - count :]
+            case "copy":
+                matchers.append((matcher.copy(), list(texts)))

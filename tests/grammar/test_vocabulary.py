@@ -42,7 +42,7 @@ def test_tries_spell_every_token(pieces: list[bytes | None]) -> None:
     vocabulary = Vocabulary(pieces)
     with_bytes = {i: data for i, data in enumerate(pieces) if data}
     assert _spelled(vocabulary.trie) == with_bytes
-    others = {i: data for i, data in with_bytes.items() if not vocabulary.is_plain[i]}
+    others = {i: data for i, data in with_bytes.items() if not vocabulary.num_plain_characters[i]}
     assert _spelled(vocabulary.trie_without_plain) == others
 
 
@@ -61,4 +61,4 @@ def test_plain_tokens_are_whole_characters_without_quotes_backslashes_and_contro
         b"a\xff",
         b"\xed\xa0\x80",
     ]
-    assert Vocabulary([*plain, *others]).is_plain.tolist() == [True] * len(plain) + [False] * len(others)
+    assert Vocabulary([*plain, *others]).num_plain_characters.tolist() == [1, 1, 3, 2, 1] + [0] * len(others)
