@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from sgrun.errors import InvalidGrammarError
 from sgrun.grammar.charset import CodePoints, union
-from sgrun.grammar.formats import FORMAT_MAX_LEN, is_known_format
+from sgrun.grammar.formats import is_known_format
 from sgrun.grammar.labelled import DEAD, NO_LABEL, START, Labels, minimize_labelled
 from sgrun.grammar.lengths import CountedTable, with_lengths
 from sgrun.grammar.limits import Budget, CompileLimits
@@ -27,7 +26,6 @@ from sgrun.grammar.numbers import (
     number_table,
 )
 from sgrun.grammar.procedure import NUM_COLUMNS, Count, Edge, Move, Procedure, Return
-from sgrun.grammar.regex import parse_search_pattern
 from sgrun.grammar.spelling import spell
 from sgrun.grammar.strings import (
     Format,
@@ -35,10 +33,12 @@ from sgrun.grammar.strings import (
     LengthAtMost,
     Pattern,
     StringAtom,
+    StringPart,
     TextEquals,
     string_holds,
-    text_factor,
+    string_parts,
 )
+from sgrun.grammar.texts import TextPart, text_factor
 
 __all__ = [
     "AtLeast",
@@ -68,8 +68,8 @@ def atom_problem(atom: NumberAtom | StringAtom) -> None:
     above 0, UnsupportedGrammarError for a pattern that is not followed, GrammarTooLargeError. Unknown formats are
     annotations, which always hold."""
     match atom:
-        case Pattern(pattern):
-            parse_search_pattern(pattern, Budget(CompileLimits()))
+        case Pattern():
+            string_parts(atom, Budget(CompileLimits()))
         case MultipleOf(value) if value <= 0:
             raise InvalidGrammarError(f"multipleOf is {value}; allowed: a number above 0")
 
@@ -103,26 +103,29 @@ def string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Bud
     """
     if len(atoms) == 1 and isinstance(atoms[0], Format) and is_known_format(atoms[0].name):
         return _format_procedure(atoms[0].name, label_of((False,)), label_of((True,)))
-    return _string_procedure(*_simplified(atoms, label_of), budget)
+    return _string_procedure(atoms, label_of, budget)
 
 
 @lru_cache(maxsize=64)
 def _format_procedure(name: str, other_label: int | None, label: int | None) -> Procedure:
-    """The most frequent and largest string procedures; there are few of them."""
-
-    def label_of(truths: tuple[bool, ...]) -> int | None:
-        return label if truths[0] else other_label
-
-    return _string_procedure(*_simplified([Format(name)], label_of), Budget(CompileLimits()))
+    """The most frequent of the large string procedures; there are few of them."""
+    return _string_procedure(
+        [Format(name)], lambda truths: label if truths[0] else other_label, Budget(CompileLimits())
+    )
 
 
 def _string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Budget) -> Procedure:
-    factor, columns = text_factor(
-        [atom for atom in atoms if not isinstance(atom, LengthAtLeast | LengthAtMost)], budget
-    )
-    thresholds = sorted({_threshold(atom) for atom in atoms if isinstance(atom, LengthAtLeast | LengthAtMost)} - {0})
-    labels = _string_labels(atoms, factor.truths[:, columns], thresholds, label_of)
-    counted = with_lengths(factor.table, factor.start, labels, thresholds, budget)
+    parts_of = {atom: string_parts(atom, budget) for atom in dict.fromkeys(atoms)}
+    parts = list(dict.fromkeys(part for parts in parts_of.values() for part in parts))
+    texts = [part for part in parts if not isinstance(part, LengthAtLeast | LengthAtMost)]
+    thresholds = sorted({_threshold(part) for part in parts if isinstance(part, LengthAtLeast | LengthAtMost)} - {0})
+    factor, columns = text_factor(texts, budget)
+    text_truths = dict(zip(texts, factor.truths[:, columns].T, strict=True))
+    labels = [
+        _string_labels([parts_of[atom] for atom in atoms], text_truths, len(factor.table), length, label_of)
+        for length in (0, *thresholds)
+    ]
+    counted = with_lengths(factor.table, factor.start, np.stack(labels, axis=1), thresholds, budget)
     sets, counted = _without_twins(factor.sets, counted)
 
     # A state that counts goes on, by the first byte of a character, to a state with what may follow below the
@@ -153,47 +156,32 @@ def _string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Bu
     return Procedure(np.concatenate([rows, inner]), edges)
 
 
-def _simplified(atoms: Sequence[StringAtom], label_of: LabelOf) -> tuple[list[StringAtom], LabelOf]:
-    """Formats that bound the length become two atoms, unknown ones none."""
-    parts: list[list[StringAtom]] = []
-    for atom in atoms:
-        if not isinstance(atom, Format):
-            parts.append([atom])
-        elif not is_known_format(atom.name):
-            parts.append([])
-        elif atom.name in FORMAT_MAX_LEN:
-            parts.append([atom, LengthAtMost(FORMAT_MAX_LEN[atom.name])])
-        else:
-            parts.append([atom])
-    ends = list(accumulate(map(len, parts), initial=0))
-
-    def label_of_parts(truths: tuple[bool, ...]) -> int | None:
-        return label_of(tuple(all(truths[start:end]) for start, end in pairwise(ends)))
-
-    return [part for atom_parts in parts for part in atom_parts], label_of_parts
-
-
 def _threshold(atom: LengthAtLeast | LengthAtMost) -> int:
     """The length at which the atom's truth changes."""
     return atom.count if isinstance(atom, LengthAtLeast) else atom.count + 1
 
 
 def _string_labels(
-    atoms: Sequence[StringAtom], text_truths: npt.NDArray[np.bool_], thresholds: list[int], label_of: LabelOf
+    parts_of_atoms: list[list[StringPart]],
+    text_truths: dict[TextPart, npt.NDArray[np.bool_]],
+    num_states: int,
+    length: int,
+    label_of: LabelOf,
 ) -> Labels:
-    """For each state, the labels of texts that end there, by how many thresholds their length has reached."""
-    by_count = []
-    for length in [0, *thresholds]:
-        of_text = iter(text_truths.T)
-        held = [
-            np.full(len(text_truths), (length >= _threshold(atom)) == isinstance(atom, LengthAtLeast))
-            if isinstance(atom, LengthAtLeast | LengthAtMost)
-            else next(of_text)
-            for atom in atoms
-        ]
-        truths = list(zip(*(flags.tolist() for flags in held), strict=True)) if held else [()] * len(text_truths)
-        by_count.append(_labels(truths, label_of))
-    return np.stack(by_count, axis=1)
+    """For each state, the label of texts of this length that end there."""
+    truths = np.ones((num_states, len(parts_of_atoms)), dtype=np.bool_)
+    for column, parts in enumerate(parts_of_atoms):
+        for part in parts:
+            if isinstance(part, LengthAtLeast | LengthAtMost):
+                truths[:, column] &= (length >= _threshold(part)) == isinstance(part, LengthAtLeast)
+            else:
+                truths[:, column] &= text_truths[part]
+    held = [row.tobytes() for row in truths]
+    first = {key: state for state, key in enumerate(held)}
+    labels = dict(
+        zip(first, _labels([tuple(truths[state].tolist()) for state in first.values()], label_of), strict=True)
+    )
+    return np.array([labels[key] for key in held], dtype=np.int32)
 
 
 def _without_twins(sets: list[CodePoints], counted: CountedTable) -> tuple[list[CodePoints], CountedTable]:
