@@ -68,10 +68,12 @@ class _Graph:
         self.ranks = {label: rank for rank, label in enumerate(sorted(part.labels))}
         self.edges_of: list[list[int]] = []
         self.patterns: list[bytes] = []
+        places = np.zeros(len(part.edges), dtype=np.uint16)
         for row in part.rows:
-            edges, pattern = np.unique(row, return_inverse=True)
-            self.edges_of.append(edges.tolist())
-            self.patterns.append(pattern.astype(np.uint16).tobytes())
+            edges = sorted(set(row.tolist()))
+            places[edges] = np.arange(len(edges))
+            self.edges_of.append(edges)
+            self.patterns.append(places[row].tobytes())
 
     def bits(self, labels: list[int]) -> int:
         return sum(1 << self.ranks[label] for label in labels)

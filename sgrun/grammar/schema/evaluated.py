@@ -27,6 +27,10 @@ class Coverage:
     items: tuple[int, ...] = ()
     is_all: bool = False
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self.names or self.patterns or self.num_items or self.items or self.is_all)
+
 
 @dataclass(slots=True)
 class _Walk:

@@ -392,7 +392,7 @@ class Reader:
         """For every set of conditions that may hold: these hold, and what they cover leaves the rest to the keyword.
         A larger set asks for less, so the sets need not exclude each other."""
         always = [cover for cover in coverage if cover.condition == TRUE]
-        sometimes = [cover for cover in coverage if cover.condition not in (TRUE, FALSE)]
+        sometimes = [cover for cover in coverage if cover.condition not in (TRUE, FALSE) and not cover.is_empty]
         if any(cover.is_all for cover in always):
             return TRUE
         if len(sometimes) > 6:

@@ -22,6 +22,7 @@ from sgrun.grammar.schema.containers import (
     literal_cells,
 )
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
+from sgrun.grammar.schema.keys import can_lay_out, names_procedure, plain_string
 from sgrun.grammar.schema.reader import Reader
 from sgrun.grammar.strings import StringAtom, TextEquals
 
@@ -63,6 +64,8 @@ class Values:
         return _Root(self)
 
     def _scalar(self, key: ValueKey) -> Procedure:
+        if key.kind == "string" and not key.formulas:
+            return plain_string(0)
         ids = self.formulas.atoms(*key.formulas)
 
         def label_of(truths: tuple[bool, ...]) -> int | None:
@@ -78,6 +81,8 @@ class Values:
         return string_procedure([atom for atom in atoms if isinstance(atom, StringAtom)], label_of, self.budget)
 
     def _keys(self, key: KeysKey) -> Procedure:
+        if not key.formulas and can_lay_out(key.names):
+            return names_procedure(key.names)
         ids = self.formulas.atoms(*key.formulas)
         names = [TextEquals(name) for name in key.names]
         num_names = len(names)
