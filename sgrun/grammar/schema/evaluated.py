@@ -61,7 +61,8 @@ class _Walk:
             if "else" in schema:
                 found += self._inside(place.at("else"), self.reader.formulas.not_(condition))
         for name in schema.get("dependentSchemas", {}):
-            condition = self.reader.formulas.atom(Required(name))
+            formulas = self.reader.formulas
+            condition = formulas.and_((formulas.is_kind("object"), formulas.atom(Required(name))))
             found += self._inside(place.at("dependentSchemas", name), condition)
         document = self.reader.document
         for keyword, is_dynamic in (("$ref", False), ("$dynamicRef", True)):
