@@ -35,7 +35,7 @@ Truths = tuple[bool, ...]
 State = Hashable
 Residue = tuple[int, ...]  # what is left of each asked formula
 
-MAX_QUESTIONS = 64  # formulas asked of one value at a time
+MAX_QUESTIONS = 30  # formulas asked of one value at a time
 LARGE_COUNT = 40  # counts above it run on the frame's counter
 _DIGITS = [*range(ord("0"), ord("9") + 1), ord("-")]
 _LITERALS: tuple[tuple[Kind, bytes], ...] = (("null", b"null"), ("true", b"true"), ("false", b"false"))

@@ -26,17 +26,18 @@ class Formulas:
         self._kind_of = kind_of
         self._follow = follow
         self._nodes: list[tuple[str, tuple[Hashable, ...]]] = [("false", ()), ("true", ())]
-        self._ids: dict[tuple[str, tuple[Hashable, ...]], int] = {("false", ()): FALSE, ("true", ()): TRUE}
+        self._ids: dict[tuple[str, Hashable], int] = {("false", ()): FALSE, ("true", ()): TRUE}
         self._specialised: dict[tuple[int, Kind], int] = {}
         self._open: list[tuple[Hashable, Kind]] = []
         self._atoms: dict[tuple[int, ...], list[int]] = {}
 
-    def _intern(self, op: str, args: tuple[Hashable, ...]) -> int:
-        node = (op, args)
-        found = self._ids.get(node)
+    def _intern(self, op: str, args: tuple[Hashable, ...], key: Hashable = None) -> int:
+        """The number of a formula; `key` says which arguments are the same formula if their order is not to count."""
+        name = (op, args if key is None else key)
+        found = self._ids.get(name)
         if found is None:
-            found = self._ids[node] = len(self._nodes)
-            self._nodes.append(node)
+            found = self._ids[name] = len(self._nodes)
+            self._nodes.append((op, args))
         return found
 
     def atom(self, atom: Hashable) -> int:
@@ -78,11 +79,11 @@ class Formulas:
             return self.and_(map(self.not_, open_))
         if len(open_) < 2:
             return open_[0] if open_ else FALSE
-        return self._intern("one", tuple(sorted(open_)))
+        return self._intern("one", tuple(open_), tuple(sorted(open_)))
 
     def _junction(self, op: str, formulas: Iterable[int], neutral: int) -> int:
         absorbing = 1 - neutral
-        parts: set[int] = set()
+        parts: dict[int, None] = {}  # in the order of the schema, which is the order of an object's properties
         for formula in formulas:
             if formula == absorbing:
                 return absorbing
@@ -90,14 +91,14 @@ class Formulas:
                 continue
             inner, args = self._nodes[formula]
             if inner == op:
-                parts.update(args)  # type: ignore[arg-type]
+                parts.update(dict.fromkeys(args))  # type: ignore[arg-type]
             else:
-                parts.add(formula)
+                parts[formula] = None
         if any(self._ids.get(("not", (part,))) in parts for part in parts):
             return absorbing
         if len(parts) < 2:
-            return parts.pop() if parts else neutral
-        return self._intern(op, tuple(sorted(parts)))
+            return next(iter(parts), neutral)
+        return self._intern(op, tuple(parts), frozenset(parts))
 
     def conjuncts(self, formula: int) -> tuple[int, ...]:
         op, args = self._nodes[formula]
@@ -163,7 +164,7 @@ class Formulas:
         return change(formula)
 
     def atoms(self, *formulas: int) -> list[int]:
-        """The atoms (their formula ids) in the given formulas, in order of first creation."""
+        """The atoms (their formula ids) in the given formulas, in the order of the schema."""
         found = self._atoms.get(formulas)
         if found is None:
             found = self._atoms[formulas] = self._find_atoms(formulas)
@@ -171,8 +172,8 @@ class Formulas:
 
     def _find_atoms(self, formulas: tuple[int, ...]) -> list[int]:
         seen: set[int] = set()
-        found: set[int] = set()
-        waiting = list(formulas)
+        found: list[int] = []
+        waiting = list(reversed(formulas))
         while waiting:
             formula = waiting.pop()
             if formula in seen:
@@ -180,7 +181,7 @@ class Formulas:
             seen.add(formula)
             op, args = self._nodes[formula]
             if op == "atom":
-                found.add(formula)
+                found.append(formula)
             elif op in ("not", "and", "or", "one"):
-                waiting.extend(args)  # type: ignore[arg-type]
-        return sorted(found)
+                waiting.extend(reversed(args))  # type: ignore[arg-type]
+        return found
