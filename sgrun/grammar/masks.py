@@ -27,7 +27,8 @@ from sgrun.grammar.automaton import (
 from sgrun.grammar.walk import FAR, Cursor
 
 if TYPE_CHECKING:
-    from sgrun.grammar.vocabulary import Trie, Vocabulary
+    from sgrun.grammar.trie import Trie
+    from sgrun.grammar.vocabulary import Vocabulary
 
 Bitmask = npt.NDArray[np.int32]  # [num_words], bit i % 32 of word i // 32 is 1 if token i is allowed
 Ints = npt.NDArray[np.int32]
@@ -36,11 +37,12 @@ Place = tuple[int, int]  # (context, state), see _Walk
 
 _BOTTOM: Frame = (-1, 0)  # stands below the outermost frame, where a mask depends on there being no other
 _WHOLE = "whole stack"  # marks a key with all frames, for masks that the bound on depth shapes
-_KEY_BYTES = 500  # of one entry of the cache, about
+KEY_BYTES = 500  # of one entry of the cache, about
+MANY = 200  # nodes at one place, so that it pays to ask whether their subtrees need a walk
 _FEW = 1000  # so many keys are sorted faster than hashed
 _NUM_BUCKETS = 1 << 16
 
-# Whole characters that plain tokens are made of (see Vocabulary.num_plain_characters), as sequences of byte ranges.
+# Plain characters (see trie.py) as sequences of byte ranges.
 _TAIL = (0x80, 0xBF)
 _PLAIN_CHARACTERS = (
     ((0x61, 0x61),),  # most states that take no free text are known by the first letter
@@ -148,12 +150,12 @@ class _Kept:
 
     @property
     def size_bytes(self) -> int:
-        return _KEY_BYTES + (0 if self.mask is None else self.mask.nbytes)
+        return KEY_BYTES + (0 if self.mask is None else self.mask.nbytes)
 
 
 def _mask(walk: _Walk, vocabulary: Vocabulary) -> Bitmask:
     allowed = np.zeros(vocabulary.num_words * 32, dtype=np.bool_)
-    num_chars = _num_plain_characters(walk, vocabulary.max_token_len)
+    num_chars = walk.num_plain_characters(walk.start_context, walk.start_state)
     if num_chars is None:
         walk.run(vocabulary.trie, allowed)
     else:
@@ -161,28 +163,6 @@ def _mask(walk: _Walk, vocabulary: Vocabulary) -> Bitmask:
         plain = vocabulary.num_plain_characters
         allowed[: vocabulary.size] |= (plain > 0) & (plain <= num_chars)
     return np.packbits(allowed, bitorder="little").view("<i4")
-
-
-def _num_plain_characters(walk: _Walk, at_most: int) -> int | None:
-    """How many characters of plain tokens may follow, whichever they are; None if it matters which."""
-    characters = _plain_columns(walk.classes)
-    place = (walk.start_context, walk.start_state)
-    for num_chars in range(at_most):
-        following: set[Place] = set()
-        for ranges in characters:
-            places = {place}
-            for columns in ranges:
-                places = {after for before in places for after in walk.steps(*before, columns)}
-            following |= places
-            if len(following) > 1:
-                return None
-        (after,) = following
-        if after[1] == DEAD:
-            return num_chars
-        if after == place:
-            break
-        place = after
-    return at_most
 
 
 @functools.lru_cache(maxsize=256)
@@ -218,6 +198,7 @@ class _Walk:
         self._contexts: list[tuple[int, int]] = []
         self._context_numbers: dict[tuple[int, int], int] = {}
         self._steps: dict[tuple[int, int], tuple[int, int, bool]] = {}
+        self._free: dict[Place, int | None] = {}
         self.num_popped = self.num_pushed = 0
         self.is_cut = False
         self.start_state = cursor.state
@@ -231,6 +212,7 @@ class _Walk:
         nodes = np.zeros(1, dtype=np.int32)
         states = np.array([self.start_state], dtype=np.int32)
         contexts = np.array([self.start_context], dtype=np.int32)
+        borders = np.zeros(len(trie.tokens) + 1, dtype=np.int32)  # +1 where free runs of tokens begin, -1 after them
         while nodes.size:
             num_children = trie.num_children[nodes]
             ends = np.cumsum(num_children, dtype=np.int32)
@@ -249,6 +231,13 @@ class _Walk:
                 nodes, states, contexts = nodes[is_alive], states[is_alive], contexts[is_alive]
             tokens = trie.token[nodes]
             allowed[tokens[tokens >= 0]] = True
+            if nodes.size > MANY or self._max_token_len in self._free.values():
+                is_free = trie.is_plain_below[nodes] & self._are_free(contexts, states)
+                free = nodes[is_free & (trie.num_children[nodes] > 0)]
+                borders[trie.first_place[free]] += 1
+                borders[trie.first_place[free] + trie.num_places[free]] -= 1
+                nodes, states, contexts = nodes[~is_free], states[~is_free], contexts[~is_free]
+        allowed[trie.tokens[np.cumsum(borders[:-1]) > 0]] = True
         allowed[trie.twins[:, 0]] = allowed[trie.twins[:, 1]]
 
     def _carry_out(
@@ -259,7 +248,7 @@ class _Walk:
         table = self._automaton.table
         now = entries[places]
         while places.size:
-            pairs, inverse = _distinct(contexts[places].astype(np.int64) << 32 | now)
+            pairs, inverse = distinct(contexts[places].astype(np.int64) << 32 | now)
             outcomes = [self._carry_out_one(int(pair >> 32), int(pair & 0xFFFFFFFF)) for pair in pairs.tolist()]
             outcome = np.array(outcomes, dtype=np.int32)[inverse]
             contexts[places], states[places] = outcome[:, 0], outcome[:, 1]
@@ -268,6 +257,42 @@ class _Walk:
             is_done = (now & OP_MASK) <= MOVE  # dead, or at the end of the byte
             states[places[is_done]] = now[is_done] >> OP_BITS
             places, now = places[~is_done], now[~is_done]
+
+    def _are_free(self, contexts: Ints, states: Ints) -> npt.NDArray[np.bool_]:
+        """[num_places] at which places text of plain characters may go on as it likes, for the length of a token."""
+        places, inverse = distinct(contexts.astype(np.int64) << 32 | states)
+        is_free = np.zeros(len(places), dtype=np.bool_)
+        for number, num_nodes in enumerate(np.bincount(inverse).tolist()):
+            place = int(places[number] >> 32), int(places[number] & 0xFFFFFFFF)
+            if place in self._free or num_nodes > MANY:
+                is_free[number] = self.num_plain_characters(*place) == self._max_token_len
+        return is_free[inverse]
+
+    def num_plain_characters(self, context: int, state: int) -> int | None:
+        """How many plain characters may follow, whichever they are, up to the length of a token; None if it matters
+        which."""
+        place = context, state
+        if place not in self._free:
+            self._free[place] = self._count_plain_characters(place)
+        return self._free[place]
+
+    def _count_plain_characters(self, place: Place) -> int | None:
+        for num_chars in range(self._max_token_len):
+            following: set[Place] = set()
+            for ranges in _plain_columns(self.classes):
+                places = {place}
+                for columns in ranges:
+                    places = {after for before in places for after in self.steps(*before, columns)}
+                following |= places
+                if len(following) > 1:
+                    return None
+            (after,) = following
+            if after[1] == DEAD:
+                return num_chars
+            if after == place:
+                break
+            place = after
+        return self._max_token_len
 
     def steps(self, context: int, state: int, columns: tuple[int, ...]) -> set[Place]:
         """Where one byte of any of these classes leads; state 0 (in context 0) if it is refused."""
@@ -345,7 +370,7 @@ class _Walk:
         return number
 
 
-def _distinct(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def distinct(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """As np.unique with the inverse; by hashing where there are many, most of them equal."""
     if keys.size > _FEW:
         buckets = _buckets(keys)

@@ -88,7 +88,7 @@ class Matcher:
             return []
         num_safe = len(tokens)
         for number, start in enumerate([0, *ends[:-1]]):
-            if self._vocabulary.begins_longer_token(data[start:]):
+            if self._vocabulary.trie.goes_on_after(data[start:]):
                 num_safe = number
                 break
         return tokens[:num_safe]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -12,24 +10,9 @@ import numpy.typing as npt
 
 from sgrun.errors import InvalidParameterError
 from sgrun.grammar.masks import MaskCache
+from sgrun.grammar.trie import Trie, build_trie, num_plain_characters
 
 DEFAULT_MASK_BYTES = 64 * 2**20
-
-# Tokens of whole characters other than quotes, backslashes and control characters: JSON strings, and most texts that
-# are free to say anything, take all of them or next to none.
-_PLAIN = re.compile(rb'[^\x00-\x1f"\\]+')
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Trie:
-    """Tokens by their bytes. Node 0 is the root; nodes are numbered level by level, those of one parent together, in
-    the order of their bytes."""
-
-    bytes: npt.NDArray[np.uint8]  # [num_nodes] on the edge from the parent
-    first_child: npt.NDArray[np.int32]  # [num_nodes]
-    num_children: npt.NDArray[np.int32]  # [num_nodes]
-    token: npt.NDArray[np.int32]  # [num_nodes] the first token that ends here, -1 if none does
-    twins: npt.NDArray[np.int32]  # [num_twins, 2] a token, and the first token with the same bytes
 
 
 class Vocabulary:
@@ -46,7 +29,7 @@ class Vocabulary:
         end_token_ids: Collection[int] = (),
         max_mask_bytes: int = DEFAULT_MASK_BYTES,
     ) -> None:
-        pieces = [data or b"" for data in token_bytes]
+        self._pieces = pieces = [data or b"" for data in token_bytes]
         self.size = len(pieces)
         self.num_words = (self.size + 31) // 32
         self.flat: npt.NDArray[np.uint8] = np.array(bytearray(b"".join(pieces)), dtype=np.uint8)
@@ -84,67 +67,22 @@ class Vocabulary:
 
     def token(self, token_id: int) -> bytes:
         """The bytes of one token; empty for a token that never matches text."""
-        return self.flat[self.offsets[token_id] : self.offsets[token_id + 1]].tobytes()
-
-    def begins_longer_token(self, data: bytes) -> bool:
-        """Whether a token begins with `data` and goes on after it."""
-        node, trie = 0, self.trie
-        for byte in data:
-            first, last = int(trie.first_child[node]), int(trie.first_child[node] + trie.num_children[node])
-            node = first + int(np.searchsorted(trie.bytes[first:last], byte))
-            if node == last or trie.bytes[node] != byte:
-                return False
-        return bool(trie.num_children[node])
+        return self._pieces[token_id]
 
     @cached_property
     def trie(self) -> Trie:
         """All tokens that have bytes."""
-        return self._trie(np.diff(self.offsets) > 0)
+        return build_trie(self._pieces, np.flatnonzero(np.diff(self.offsets)).tolist())
 
     @cached_property
     def num_plain_characters(self) -> npt.NDArray[np.int32]:
         """[size] of how many characters a token is made; 0 if they are not whole, or one is a quote, a backslash or a
         control."""
-        return np.array([_num_plain_characters(self.token(i)) for i in range(self.size)], dtype=np.int32)
+        return np.array([num_plain_characters(piece) for piece in self._pieces], dtype=np.int32)
 
     @cached_property
     def trie_without_plain(self) -> Trie:
         """All tokens that have bytes and are not plain."""
-        return self._trie((np.diff(self.offsets) > 0) & (self.num_plain_characters == 0))
-
-    def _trie(self, is_in: npt.NDArray[np.bool_]) -> Trie:
-        lengths = np.diff(self.offsets)
-        nodes = np.zeros(self.size, dtype=np.int64)
-        parents, edges = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint8)]
-        num_nodes = 1
-        longer = np.flatnonzero(is_in)
-        while longer.size:
-            keys = nodes[longer] * 256 + self.flat[self.offsets[longer] + len(parents) - 1]
-            found, inverse = np.unique(keys, return_inverse=True)
-            nodes[longer] = num_nodes + inverse
-            parents.append(found // 256)
-            edges.append((found % 256).astype(np.uint8))
-            num_nodes += len(found)
-            longer = longer[lengths[longer] >= len(parents)]
-        return _with_tokens(np.concatenate(parents), np.concatenate(edges), np.where(is_in, nodes, 0))
-
-
-def _with_tokens(parents: npt.NDArray[np.int64], edges: npt.NDArray[np.uint8], nodes: npt.NDArray[np.int64]) -> Trie:
-    """`nodes` [size]: where each token ends, 0 for those that are left out."""
-    num_children = np.bincount(parents[1:], minlength=len(parents)).astype(np.int32)
-    first_child = (1 + np.cumsum(num_children) - num_children).astype(np.int32)
-    token = np.full(len(parents), -1, dtype=np.int32)
-    ids = np.flatnonzero(nodes)
-    token[nodes[ids[::-1]]] = ids[::-1]  # of several the lowest, which is written last
-    first = token[nodes[ids]]
-    twins = np.stack([ids, first], axis=1)[ids != first].astype(np.int32)
-    return Trie(edges, first_child, num_children, token, twins)
-
-
-def _num_plain_characters(data: bytes) -> int:
-    if not _PLAIN.fullmatch(data):
-        return 0
-    try:
-        return len(data.decode())
-    except UnicodeDecodeError:
-        return 0
+        return build_trie(
+            self._pieces, np.flatnonzero(np.diff(self.offsets) * (self.num_plain_characters == 0)).tolist()
+        )

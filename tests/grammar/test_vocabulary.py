@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgrun.grammar.vocabulary import Trie, Vocabulary
+from sgrun.grammar.trie import Trie
+from sgrun.grammar.vocabulary import Vocabulary
 
 
 def test_tokens_lie_flat_one_after_the_other() -> None:
