@@ -29,7 +29,7 @@ from sgrun.grammar.explore import Cells, LazyCall, LazyCount, LazyMove, Row
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas, Kind
 from sgrun.grammar.schema.spelling import TrieNode, spelling_trie
 from sgrun.grammar.scalars import string_holds
-from sgrun.grammar.strings import Pattern
+from sgrun.grammar.strings import Pattern, StringAtom
 
 Truths = tuple[bool, ...]
 State = Hashable
@@ -179,7 +179,7 @@ class _Container:
         """Adds the beginnings of a value about which `questions` are open."""
         # An atom that the one formula cannot do without: its question has only one answer that is of use.
         needed: set[int] = set()
-        if len(residue) == 1 and self.key.wanted == {1}:
+        if len(residue) == 1 and self.key.wanted == frozenset([1]):
             needed = set(self.formulas.conjuncts(residue[0]))
         musts = [question for question in questions if question.atom in needed and question.if_false == FALSE]
         others = [question for question in questions if not (question.atom in needed and question.if_false == FALSE)]
@@ -498,6 +498,9 @@ class ObjectProcedure(_Container):
 
 def holds_of_text(formulas: Formulas, special: int, text: str) -> bool:
     """Whether a formula about strings holds of a given text."""
-    atoms = formulas.atoms(special)
-    values = {atom: TRUE if string_holds(formulas.atom_of(atom), text) else FALSE for atom in atoms}
+    values = {}
+    for formula in formulas.atoms(special):
+        atom = formulas.atom_of(formula)
+        assert isinstance(atom, StringAtom)
+        values[formula] = TRUE if string_holds(atom, text) else FALSE
     return formulas.substitute(special, values) == TRUE

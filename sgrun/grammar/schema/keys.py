@@ -68,8 +68,8 @@ def names_procedure(names: Sequence[str]) -> Procedure:
     first_node = layout.num_states
     rows = [layout.rows[layout.add(layout.copy(between))] for _ in children]
     for node, row in enumerate(rows):
-        if (name := ended[node]) is not None:
-            row[_QUOTE] = layout.edge(Return(name, consumes=True))
+        if (label := ended[node]) is not None:
+            row[_QUOTE] = layout.edge(Return(label, consumes=True))
         if not children[node]:
             continue  # whatever goes on from here is another name
         for byte, child in children[node].items():
