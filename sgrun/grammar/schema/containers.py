@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgrun.errors import GrammarTooLargeError
+from sgrun.grammar.explore import Cells, LazyCall, LazyCount, LazyMove, Row
 from sgrun.grammar.procedure import Return
+from sgrun.grammar.scalars import string_holds
 from sgrun.grammar.schema.atoms import (
     ContainsAtLeast,
     ContainsAtMost,
@@ -20,15 +22,13 @@ from sgrun.grammar.schema.atoms import (
     ItemsAtLeast,
     ItemsAtMost,
     Names,
+    Properties,
     PropertiesAtLeast,
     PropertiesAtMost,
-    Properties,
     Required,
 )
-from sgrun.grammar.explore import Cells, LazyCall, LazyCount, LazyMove, Row
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas, Kind
 from sgrun.grammar.schema.spelling import TrieNode, spelling_trie
-from sgrun.grammar.scalars import string_holds
 from sgrun.grammar.strings import Pattern, StringAtom
 
 Truths = tuple[bool, ...]
@@ -173,9 +173,7 @@ class _Container:
             return residue
         return tuple(self.formulas.substitute(formula, values) for formula in residue)
 
-    def ask(
-        self, row: Row, residue: Residue, questions: Iterable[Question], then: Callable[[Residue], State]
-    ) -> None:
+    def ask(self, row: Row, residue: Residue, questions: Iterable[Question], then: Callable[[Residue], State]) -> None:
         """Adds the beginnings of a value about which `questions` are open."""
         # An atom that the one formula cannot do without: its question has only one answer that is of use.
         needed: set[int] = set()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sgrun.grammar.schema.formula import TRUE
 from sgrun.grammar.schema.atoms import Required
+from sgrun.grammar.schema.formula import TRUE
 from sgrun.grammar.schema.places import Place
 
 if TYPE_CHECKING:

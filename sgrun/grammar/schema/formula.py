@@ -129,7 +129,9 @@ class Formulas:
         if op == "ref":
             opened = (args[0], kind)
             if opened in self._open:
-                raise InvalidGrammarError(f"{args[0]}: the reference leads only to itself; it says nothing of any value")
+                raise InvalidGrammarError(
+                    f"{args[0]}: the reference leads only to itself; it says nothing of any value"
+                )
             self._open.append(opened)
             target = self.specialise(self._follow(args[0]), kind)
             self._open.pop()

@@ -18,10 +18,13 @@ DRAFTS = {
     "2019-09": 2019,
     "2020-12": 2020,
 }
-_SCHEMA = frozenset(
-    "additionalItems additionalProperties contains contentSchema else if items not propertyNames then "
-    "unevaluatedItems unevaluatedProperties".split()
-)
+_SCHEMA = frozenset(["additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items"]) | {
+    "not",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+}
 _SCHEMA_LISTS = frozenset(["allOf", "anyOf", "items", "oneOf", "prefixItems"])
 _SCHEMA_MAPS = frozenset(
     ["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"]
@@ -115,8 +118,8 @@ class Document:
         """Where `$recursiveRef: "#"` leads: the outermost resource with `$recursiveAnchor`, if this one has it."""
         own = self._resources[place.base]
         root = self.value(own)
-        outermost = dict(place.scope).get("") if isinstance(root, dict) and root.get("$recursiveAnchor") is True else None
-        pointer = own if outermost is None else outermost
+        is_open = isinstance(root, dict) and root.get("$recursiveAnchor") is True
+        pointer = dict(place.scope).get("", own) if is_open else own
         return self.entered(Place(pointer, self._base_of(pointer), place.scope))
 
     def _base_of(self, pointer: str) -> str:
@@ -162,5 +165,3 @@ def inner_schemas(schema: dict[str, Any]) -> Iterator[tuple[str, object]]:
         elif keyword in _SCHEMA_MAPS and isinstance(value, dict):
             for name, inner in value.items():
                 yield f"{keyword}/{name.replace('~', '~0').replace('/', '~1')}", inner
-
-

@@ -397,7 +397,8 @@ class Reader:
             return TRUE
         if len(sometimes) > 6:
             raise GrammarTooLargeError(
-                f"#{place.pointer}: {len(sometimes)} conditional schemas decide what is unevaluated; at most 6 are followed"
+                f"#{place.pointer}: {len(sometimes)} conditional schemas decide what is unevaluated; "
+                "at most 6 are followed"
             )
         parts = []
         for size in range(len(sometimes) + 1):
@@ -531,4 +532,3 @@ def _decimal(text: str) -> Decimal:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
-
