@@ -21,7 +21,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Runs another procedure from this byte on. `targets`: (label, state to go on with); other labels are not wanted."""
+    """Runs another procedure from this byte on. `targets`: (label, state after it); other labels are not wanted."""
 
     callee: Hashable
     targets: tuple[tuple[int, int], ...]

@@ -41,6 +41,9 @@ class Place:
     base: str
     scope: Scope = ()
 
+    def __str__(self) -> str:
+        return f"#{self.pointer}"
+
     def at(self, *names: str | int) -> Place:
         pointer = self.pointer
         for name in names:
