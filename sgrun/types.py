@@ -64,13 +64,51 @@ class LarkSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GbnfSpec:
+    """The whole output is a text of the rule `root` of a grammar in GBNF, the notation of llama.cpp."""
+
+    grammar: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChoicesSpec:
     """The whole output is one of `choices`."""
 
     choices: tuple[str, ...]
 
 
-GrammarSpec = RegexSpec | JsonSchemaSpec | LarkSpec | ChoicesSpec
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A named piece of a SequenceSpec; its text can be found again afterwards."""
+
+    name: str
+    spec: GrammarSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSpec:
+    """The whole output is one part after the other: constant texts and constrained pieces."""
+
+    parts: tuple[str | Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """After `begin` comes a text of `spec`, then `end`."""
+
+    begin: str
+    spec: GrammarSpec
+    end: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TriggeredSpec:
+    """Free text in which each `begin` of a trigger binds what comes after it."""
+
+    triggers: tuple[Trigger, ...]
+
+
+GrammarSpec = RegexSpec | JsonSchemaSpec | LarkSpec | GbnfSpec | ChoicesSpec | SequenceSpec | TriggeredSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

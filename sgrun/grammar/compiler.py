@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NoReturn
 
 from sgrun.errors import (
     EngineClosedError,
@@ -22,7 +21,16 @@ from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.regular import regular_procedure
 from sgrun.grammar.schema.values import compile_json_schema
 from sgrun.grammar.syntax import Node
-from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
+from sgrun.types import (
+    ChoicesSpec,
+    GbnfSpec,
+    GrammarSpec,
+    JsonSchemaSpec,
+    LarkSpec,
+    RegexSpec,
+    SequenceSpec,
+    TriggeredSpec,
+)
 
 DEFAULT_LIMITS = CompileLimits()
 
@@ -44,19 +52,15 @@ def compile_grammar(spec: GrammarSpec, limits: CompileLimits = DEFAULT_LIMITS) -
                 first = automaton.checked_afterwards[0]
                 raise UnsupportedGrammarError(f"{first.pointer}: the keyword {first.keyword!r} cannot be enforced here")
             return automaton
-        case LarkSpec(grammar, start):
-            from sgrun.grammar.lark_text import lark_procedures  # loads the lark library
+        case LarkSpec() | GbnfSpec() | SequenceSpec() | TriggeredSpec():
+            from sgrun.grammar.compose import compile_composed  # loads the lark library
 
-            return assemble(*lark_procedures(grammar, start, budget, _no_json_schema), budget)
+            return compile_composed(spec, budget)
 
 
 def _regular(node: Node, budget: Budget) -> Automaton:
     procedure = regular_procedure(node, budget)
     return assemble("root", lambda _: procedure, budget)
-
-
-def _no_json_schema(text: str, budget: Budget) -> NoReturn:
-    raise UnsupportedGrammarError("%json blocks are not supported; give the schema as rules")
 
 
 class GrammarCompiler:
@@ -174,10 +178,14 @@ class GrammarCompiler:
 
 def _source_len(spec: GrammarSpec) -> int:
     match spec:
-        case RegexSpec(text) | JsonSchemaSpec(text) | LarkSpec(text):
+        case RegexSpec(text) | JsonSchemaSpec(text) | LarkSpec(text) | GbnfSpec(text):
             return len(text)
         case ChoicesSpec(choices):
             return sum(map(len, choices))
+        case SequenceSpec(parts):
+            return sum(len(part) if isinstance(part, str) else _source_len(part.spec) for part in parts)
+        case TriggeredSpec(triggers):
+            return sum(len(trigger.begin) + _source_len(trigger.spec) + len(trigger.end) for trigger in triggers)
 
 
 def _kept_bytes(spec: GrammarSpec, automaton: Automaton) -> int:

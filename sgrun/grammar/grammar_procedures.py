@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
-from sgrun.errors import GrammarTooLargeError
+from sgrun.errors import GrammarTooLargeError, UnsupportedGrammarError
 from sgrun.grammar import cfg
 from sgrun.grammar.calls import choose_procedures, with_brackets
 from sgrun.grammar.cfg import Grammar
@@ -14,21 +14,20 @@ from sgrun.grammar.limits import Budget
 from sgrun.grammar.network import Network
 from sgrun.grammar.procedure import END, Procedure, Return
 from sgrun.grammar.pushdown import Conflict, ProcedureKey, Pushdown
-from sgrun.grammar.rule_sets import ALL_BYTES, ByteSet, RuleSets, Terminals
+from sgrun.grammar.routing import Resolve, columns_of, start_cells
+from sgrun.grammar.rule_sets import ByteSet, RuleSets, Terminals
 
 MAX_RULES = 1000
 MAX_ATTEMPTS = 8
 
-Resolve = Callable[[Hashable], Explorable | Procedure]
-
 
 def grammar_procedures(
-    grammar: Grammar, budget: Budget, resolve_external: Resolve | None = None, *, is_whole: bool = True
+    grammar: Grammar, budget: Budget, resolve_external: Resolve | None = None, after: ByteSet | None = None
 ) -> tuple[Hashable, Resolve]:
     """(root key, resolve) for `assemble`: the texts of the grammar's start rule.
 
-    `is_whole`: the text is the whole input; otherwise the root returns before the first byte that cannot belong to it,
-    so that it can be called. `resolve_external` answers for the keys of cfg.External.
+    `after`: the bytes that may follow the text, before which the root returns; None: the text is the whole input.
+    `resolve_external` answers for the keys of cfg.External.
     Raises InvalidGrammarError, UnsupportedGrammarError (with rule and line) or GrammarTooLargeError.
     """
     grammar = cfg.reachable(grammar)
@@ -36,11 +35,10 @@ def grammar_procedures(
         raise GrammarTooLargeError(f"the grammar uses {len(grammar.rules)} rules; allowed: at most {MAX_RULES}")
     terminals = Terminals(budget, lambda key: _first_of(key, resolve_external))
     grammar = cfg.reachable(without_left_recursion(grammar, terminals, budget))
-    after = 0 if is_whole else ALL_BYTES
-    grammar = with_brackets(grammar, RuleSets(grammar, terminals, after))
-    sets = RuleSets(grammar, terminals, after)
-    pushdown = _explored(grammar, terminals, sets, budget, is_whole)
-    root = pushdown.root(is_whole=is_whole)
+    grammar = with_brackets(grammar, RuleSets(grammar, terminals, after or 0))
+    sets = RuleSets(grammar, terminals, after or 0)
+    pushdown = _explored(grammar, terminals, sets, budget, after)
+    root = pushdown.root(after)
 
     def resolve(key: Hashable) -> Explorable | Procedure:
         if isinstance(key, ProcedureKey):
@@ -51,7 +49,9 @@ def grammar_procedures(
     return root, resolve
 
 
-def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Budget, is_whole: bool) -> Pushdown:
+def _explored(
+    grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Budget, after: ByteSet | None
+) -> Pushdown:
     """Tries procedures until none of them has to guess; raises the first conflict where there is no such choice.
 
     The order is from small tables to large ones: few procedures first, then made for each caller, then those that
@@ -75,15 +75,14 @@ def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Bu
             return pushdown.procedure(key) if isinstance(key, ProcedureKey) else _Anything()
 
         try:
-            Explorer(resolve, spent).explore(pushdown.root(is_whole=is_whole))
+            Explorer(resolve, spent).explore(pushdown.root(after))
         except Conflict as conflict:
             first_conflict = first_conflict or conflict
             if attempt > 2:
                 unfit |= conflict.rules
             continue
         return pushdown
-    assert first_conflict is not None
-    raise first_conflict
+    raise UnsupportedGrammarError(str(first_conflict)) from first_conflict
 
 
 class _Anything:
@@ -95,19 +94,12 @@ class _Anything:
 
 def _first_of(key: Hashable, resolve_external: Resolve | None) -> tuple[ByteSet, bool]:
     assert resolve_external is not None
-    source = resolve_external(key)
-    if isinstance(source, Procedure):
-        row = source.table[0]
-        live = [int(column) for column in row.nonzero()[0]]
-        ends = isinstance(source.edges[int(row[END])], Return)
-    else:
-        cells = source.expand("start")
-        live = [c for columns, _ in cells for c in _listed(columns)]
-        ends = any(END in _listed(columns) and isinstance(edge, Return) for columns, edge in cells)
-    return sum(1 << column for column in live if column < END), ends
-
-
-def _listed(columns: int | slice | list[int]) -> list[int]:
-    if isinstance(columns, int):
-        return [columns]
-    return list(range(*columns.indices(END + 1))) if isinstance(columns, slice) else columns
+    first: ByteSet = 0
+    may_be_empty = False
+    for columns, edge in start_cells(resolve_external(key)):
+        for column in columns_of(columns):
+            if isinstance(edge, Return):
+                may_be_empty |= column == END
+            elif column != END:
+                first |= 1 << column
+    return first, may_be_empty

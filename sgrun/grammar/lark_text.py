@@ -26,6 +26,7 @@ from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.routing import Resolve, Routed, routed
+from sgrun.grammar.rule_sets import ByteSet
 from sgrun.grammar.syntax import Alternation, Chars, Complement, Concat, Intersection, Node, Repeat, Text
 
 SchemaProcedures = Callable[[str, Budget], tuple[Hashable, Resolve]]
@@ -38,9 +39,10 @@ _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}
 
 
 def lark_procedures(
-    text: str, start: str, budget: Budget, json_schema: SchemaProcedures, *, is_whole: bool = True
+    text: str, start: str, budget: Budget, json_schema: SchemaProcedures, after: ByteSet | None = None
 ) -> tuple[Hashable, Resolve]:
-    """(root key, resolve) for `assemble`: the texts of the rule `start`. `json_schema` compiles `%json` blocks.
+    """(root key, resolve) for `assemble`: the texts of the rule `start`. `json_schema` compiles `%json` blocks,
+    `after` as in grammar_procedures.
 
     Raises InvalidGrammarError (with line and column), UnsupportedGrammarError or GrammarTooLargeError.
     """
@@ -51,7 +53,7 @@ def lark_procedures(
             f"the Lark grammar has {num_definitions} rules and terminals; allowed: at most {MAX_DEFINITIONS}"
         )
     reader = _Reader(Source(text), budget, json_schema)
-    return grammar_procedures(reader.grammar(start), budget, reader.resolve_external, is_whole=is_whole)
+    return grammar_procedures(reader.grammar(start), budget, reader.resolve_external, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class _Reader:
 
     def _take(self, statement: Tree[Token]) -> None:
         children = statement.children
-        at = statement.meta.start_pos
+        at = _position(statement)
         match statement.data:
             case "rule":
                 name, parameters, _, attributes, body = children
@@ -115,14 +117,13 @@ class _Reader:
             case "ignored":
                 self._ignored.append(_tree(children[0]))
             case "import_one":
-                path, alias = str(children[0]), children[1]
-                module, _, name = path.rpartition(".")
-                self._import(module, name, str(alias or name), at)
+                module, _, imported = str(children[0]).rpartition(".")
+                self._import(module, imported, str(children[1] or imported), at)
             case "import_many":
                 for child in children[1:]:
                     self._import(str(children[0]), str(child), str(child), at)
             case "header":
-                if self._source.json_texts[children[0].start_pos].strip("{} \t\n"):  # type: ignore[union-attr]
+                if self._source.json_texts[_start(children[0])].strip("{} \t\n"):
                     raise self._unsupported("options in %llguidance", at)
             case _:
                 raise self._unsupported(str(children[0]), at)
@@ -172,11 +173,11 @@ class _Reader:
             case "json":
                 return self._json(tree)
             case "foreign":
-                raise self._unsupported(str(tree.children[0]), tree.meta.start_pos)
+                raise self._unsupported(str(tree.children[0]), _position(tree))
         return self._anonymous(tree, depth)
 
     def _use(self, tree: Tree[Token], scope: dict[str, Expr], depth: int) -> Expr:
-        name, at = str(tree.children[0]), tree.meta.start_pos
+        name, at = str(tree.children[0]), _position(tree)
         if name in scope:
             return scope[name]
         if name.lstrip("_")[:1].isupper():
@@ -184,7 +185,7 @@ class _Reader:
         name = name.lstrip("!?")
         definition = self._rules.get(name)
         given = tree.children[1]
-        arguments = [self._expr(_tree(child), scope, depth + 1) for child in given.children] if given else []  # type: ignore[union-attr]
+        arguments = [self._expr(_tree(child), scope, depth + 1) for child in _tree(given).children] if given else []
         if definition is None:
             raise InvalidGrammarError(f"{self._source.place(at)} uses the rule {name!r}, which is not defined")
         if len(arguments) != len(definition.parameters):
@@ -206,8 +207,7 @@ class _Reader:
         return known
 
     def _json(self, tree: Tree[Token]) -> Expr:
-        at = tree.children[0].start_pos  # type: ignore[union-attr]
-        assert at is not None
+        at = _start(tree.children[0])
         root, self._schemas[at] = self._at(at, lambda: self._json_schema(self._source.json_texts[at], self._budget))
         return External(Routed(at, root), f"%json at {self._source.place(at)}")
 
@@ -245,7 +245,7 @@ class _Reader:
     def _node(self, tree: Tree[Token], depth: int) -> Node:
         self._budget.check("max_nesting", depth)
         children = tree.children
-        at = tree.meta.start_pos
+        at = _position(tree)
         match tree.data:
             case "alternatives" | "conjunction":
                 nodes = [self._node(_tree(child), depth) for child in children]
@@ -298,6 +298,8 @@ class _Reader:
             raise type(error)(f"{self._source.place(at)}: {error}") from error
 
     def _counts(self, quantifier: Tree[Token]) -> tuple[int, int | None]:
+        low: int
+        high: int | None
         numbers = [None if child is None else int(str(child)) for child in quantifier.children if _is_number(child)]
         match quantifier.data:
             case "maybe":
@@ -307,16 +309,15 @@ class _Reader:
             case "at_least_one":
                 return 1, None
             case "times":
-                low, high = numbers
-                assert low is not None
-                high = low if high is None else high
+                low = numbers[0] or 0
+                high = low if numbers[1] is None else numbers[1]
             case _:
                 low_text, comma, high_text = str(quantifier.children[0])[1:-1].partition(",")
                 low = int(low_text.strip() or 0)
                 high = (int(high_text) if high_text.strip() else None) if comma else low
         if high is not None and high < low:
             raise InvalidGrammarError(
-                f"the repeat at {self._source.place(quantifier.meta.start_pos)} is from {low} to {high} times"
+                f"the repeat at {self._source.place(_position(quantifier))} is from {low} to {high} times"
             )
         return low, high
 
@@ -344,6 +345,16 @@ def _unescaped(found: re.Match[str]) -> str:
 
 def _is_number(child: object) -> bool:
     return child is None or (isinstance(child, Token) and child.type == "NUMBER")
+
+
+def _position(tree: Tree[Token]) -> int:
+    """Where a tree begins; an empty one stands nowhere."""
+    return 0 if tree.meta.empty else tree.meta.start_pos
+
+
+def _start(child: object) -> int:
+    assert isinstance(child, Token) and child.start_pos is not None
+    return child.start_pos
 
 
 def _tree(child: object) -> Tree[Token]:

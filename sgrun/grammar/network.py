@@ -98,7 +98,7 @@ class Network:
         return known
 
     def watch_step(self, watch: Watch, byte_class: int) -> Watch | None:
-        """None: the terminal goes on with this byte, so it had not ended. 0: it cannot. Else: ask with the next byte."""
+        """None: the terminal goes on with this byte, so it had not ended. 0: it cannot. Else: ask with the next."""
         return self._alphabet.watch_step(watch, byte_class)
 
     def _matters(self, position: int) -> bool:

@@ -15,7 +15,6 @@ from operator import itemgetter
 
 import numpy as np
 
-from sgrun.errors import UnsupportedGrammarError
 from sgrun.grammar.cfg import External
 from sgrun.grammar.explore import Cells, LazyCall, LazyEdge, LazyMove, State
 from sgrun.grammar.limits import Budget
@@ -43,13 +42,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ProcedureKey:
-    """The procedure that recognises the rest of its entries. `is_root`: it ends at the end of input alone."""
+    """The procedure that recognises the rest of its entries. `is_root`: the empty text is not left to callers."""
 
     entries: tuple[Entry, ...]
     is_root: bool = False
 
 
-class Conflict(UnsupportedGrammarError):
+class Conflict(Exception):
     """The next byte does not tell whether a rule is over; `rules` could be written out to look further ahead."""
 
     def __init__(self, message: str, rules: set[str]) -> None:
@@ -74,10 +73,11 @@ class Pushdown:
         self.bytes_of = [part.tolist() for part in np.split(bytes_by_class, ends)]
         self._known: dict[ProcedureKey, DeterministicProcedure] = {}
 
-    def root(self, *, is_whole: bool) -> ProcedureKey:
+    def root(self, after: ByteSet | None) -> ProcedureKey:
+        """The procedure of the whole grammar, before bytes of the set `after`; None: at the end of input alone."""
         place = ((self.network.graphs[""].start,), ())
-        follow = () if is_whole else tuple(range(self.network.num_classes))
-        return ProcedureKey((Entry((place,), follow),), is_whole)
+        follow = tuple(sorted(_classes(self.network, after or 0)))
+        return ProcedureKey((Entry((place,), follow),), is_root=True)
 
     def procedure(self, key: ProcedureKey) -> DeterministicProcedure:
         known = self._known.get(key)
@@ -123,7 +123,9 @@ class DeterministicProcedure:
 
     def _start(self) -> frozenset[_Thread]:
         """Without threads that are over: callers offer the empty text themselves."""
-        threads = self._closure((index, *place) for index, entry in enumerate(self._key.entries) for place in entry.places)
+        threads = self._closure(
+            (index, *place) for index, entry in enumerate(self._key.entries) for place in entry.places
+        )
         if self._key.is_root:
             return threads
         return frozenset(thread for thread in threads if not self._is_over(thread))
@@ -173,9 +175,7 @@ class DeterministicProcedure:
                 if not any(self._network.watch_step(watch, byte_class) != 0 for watch in watches):
                     by_class.setdefault(byte_class, _Users([], [], 0)).ended |= 1 << index
 
-    def _decide(
-        self, users: _Users, byte_class: int, beside: dict[_Stack, list[_Thread]]
-    ) -> tuple[object, LazyEdge]:
+    def _decide(self, users: _Users, byte_class: int, beside: dict[_Stack, list[_Thread]]) -> tuple[object, LazyEdge]:
         """What happens with a byte: something to compare it by, and the edge. `beside`: the threads of the state that
         are at the start of a terminal, by where they come from and what is below."""
         if users.ended and self._only_skips(users, byte_class):
@@ -189,7 +189,7 @@ class DeterministicProcedure:
             return self._call(users, byte_class, beside)
         reading = users.reading
         for thread, callee, after in users.calling:
-            reading = reading + self._followed(thread, callee, after, byte_class)
+            reading = [*reading, *self._followed(thread, callee, after, byte_class)]
         target = self._closure(self._read(reading, byte_class))
         return target, LazyMove(target)
 
@@ -214,17 +214,16 @@ class DeterministicProcedure:
         skips = all(stack[-1] in self._network.skipping for _, stack, _ in users.reading)
         return not is_ascii and skips and not users.calling and bool(users.reading)
 
-    def _call(
-        self, users: _Users, byte_class: int, beside: dict[_Stack, list[_Thread]]
-    ) -> tuple[object, LazyEdge]:
+    def _call(self, users: _Users, byte_class: int, beside: dict[_Stack, list[_Thread]]) -> tuple[object, LazyEdge]:
         """Leaves the topmost graphs to a procedure; when it returns, the threads below go on.
 
         All that could begin beside a terminal goes along, so that one procedure serves whichever of them it is.
         """
         below: dict[_Place, set[_Thread]] = {}
         external: dict[External, set[_Thread]] = {}
-        for (index, stack, watches), callee, after in users.calling:
-            rest: _Thread = (index, (*stack[:-1], after), ())
+        place: _Place
+        for (index, stack, watches), callee, target in users.calling:
+            rest: _Thread = (index, (*stack[:-1], target), ())
             if isinstance(callee, External):
                 external.setdefault(callee, set()).add(rest)
             else:
@@ -338,7 +337,11 @@ class DeterministicProcedure:
             found |= {self._network.owner[position] for position in stack}
             if isinstance(callee, str):
                 found.add(callee)
-        found |= {self._network.owner[self._key.entries[i].places[0][0][0]] for i in range(MAX_ENTRIES) if users.ended >> i & 1}
+        found |= {
+            self._network.owner[self._key.entries[i].places[0][0][0]]
+            for i in range(MAX_ENTRIES)
+            if users.ended >> i & 1
+        }
         return found - {""}
 
     def _conflict(self, users: _Users, byte_class: int) -> Conflict:

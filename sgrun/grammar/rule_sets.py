@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.grammar.automaton import OP_BITS
 from sgrun.grammar.build import build_nfa
 from sgrun.grammar.cfg import Chain, Choice, Expr, External, Grammar, Ref, Repetition, Sequence, Terminal
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
 from sgrun.grammar.limits import Budget
-
 from sgrun.grammar.syntax import Complement, Intersection, Node, Text, alternation
-from sgrun.grammar.utf8 import to_bytes
+from sgrun.grammar.utf8 import expand
 
 ByteSet = int
 ALL_BYTES: ByteSet = (1 << 256) - 1
@@ -123,9 +121,9 @@ def _regular(node: Node, budget: Budget) -> ByteDfa:
     nfa = build_nfa(node, budget)
     atoms = atoms_of(nfa.labels, budget)
     dfa = minimize(determinize(nfa, atoms, budget))
-    automaton = to_bytes(dfa, atoms.sets, budget)
-    moves = automaton.table[:, :-1] >> OP_BITS
-    return ByteDfa(moves[:, automaton.byte_classes], automaton.table[:, -1] != 0, len(dfa.transitions))
+    expanded = expand(dfa, atoms.sets, budget)
+    table = expanded.transitions[:, expanded.byte_classes]
+    return ByteDfa(table, expanded.accepting, len(dfa.transitions))
 
 
 def nullable_rules(grammar: Grammar, terminals: Terminals) -> set[str]:

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -16,24 +16,62 @@ import sgrun.errors
 from sgrun.errors import EngineError, SgrunError
 from sgrun.grammar.automaton import Automaton, Unchecked
 from sgrun.grammar.limits import CompileLimits
-from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
+from sgrun.types import (
+    ChoicesSpec,
+    GbnfSpec,
+    GrammarSpec,
+    JsonSchemaSpec,
+    LarkSpec,
+    Part,
+    RegexSpec,
+    SequenceSpec,
+    Trigger,
+    TriggeredSpec,
+)
 
 READY = b"+"  # a worker's first byte
 
-_SPECS: dict[str, Callable[..., GrammarSpec]] = {
-    spec.__name__: spec for spec in (RegexSpec, JsonSchemaSpec, LarkSpec, ChoicesSpec)
+_SPECS: dict[str, Callable[..., Any]] = {
+    spec.__name__: spec
+    for spec in (
+        RegexSpec,
+        JsonSchemaSpec,
+        LarkSpec,
+        GbnfSpec,
+        ChoicesSpec,
+        SequenceSpec,
+        Part,
+        TriggeredSpec,
+        Trigger,
+    )
 }
 _ARRAYS = {"byte_classes": np.uint8, "table": np.int32, "sites": np.int32, "counts": np.int32}
 _LENGTHS = struct.Struct("<IQ")  # of the JSON, of the arrays after it
 
 
 def encode_request(spec: GrammarSpec, limits: CompileLimits) -> bytes:
-    return _frame({"kind": type(spec).__name__, "spec": asdict(spec), "limits": asdict(limits)})
+    return _frame({"spec": _spec_values(spec), "limits": asdict(limits)})
 
 
 def decode_request(header: Any) -> tuple[GrammarSpec, CompileLimits]:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in header["spec"].items()}
-    return _SPECS[header["kind"]](**values), CompileLimits(**header["limits"])
+    return _spec(header["spec"]), CompileLimits(**header["limits"])
+
+
+def _spec_values(value: Any) -> Any:
+    """A spec, or a value within one, as JSON has it: an object of a class is its name and its fields."""
+    if isinstance(value, tuple):
+        return [_spec_values(item) for item in value]
+    if is_dataclass(value):
+        return {"kind": type(value).__name__} | {f.name: _spec_values(getattr(value, f.name)) for f in fields(value)}
+    return value
+
+
+def _spec(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_spec(item) for item in value)
+    if isinstance(value, dict):
+        return _SPECS[value.pop("kind")](**{name: _spec(field) for name, field in value.items()})
+    return value
 
 
 def encode_automaton(automaton: Automaton) -> bytes:
