@@ -86,3 +86,27 @@ def test_masks_of_real_vocabularies_are_what_their_definition_says(
             data = vocabulary.token(token_id)
             is_alive = data != b"" and automaton.walker.advance(Cursor(state), data) is not None
             assert (token_id in allowed) == is_alive, (state, data)
+
+
+OPEN = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 20}, "tags": {"type": "array", "maxItems": 40}},
+    "additionalProperties": {"type": ["number", "string"], "maxLength": 300},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "prefix", ['{"', '{"na', '{"name": "ab é', '{"tags": [[{"a": "', '{"tags": [1,', '{"other": "x']
+)
+def test_masks_inside_open_objects_are_what_their_definition_says(
+    real_vocabularies: dict[str, Vocabulary], name: str, prefix: str
+) -> None:
+    automaton, vocabulary = compile_grammar(JsonSchemaSpec(json.dumps(OPEN))), real_vocabularies[name]
+    cursor = automaton.walker.advance(automaton.walker.start, prefix.encode())
+    assert cursor is not None
+    allowed = set(_allowed(vocabulary.masks.get(automaton, cursor), vocabulary.size))
+    for token_id in range(vocabulary.size):
+        data = vocabulary.token(token_id)
+        is_alive = data != b"" and automaton.walker.advance(cursor, data) is not None
+        assert (token_id in allowed) == is_alive, data

@@ -32,7 +32,7 @@ def by_definition(automaton: Automaton, cursor: Cursor, pieces: list[bytes | Non
     return [i for i, data in enumerate(pieces) if data and walker.advance(cursor, data) is not None]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), automata())
 def test_masks_of_any_cursor_are_what_their_definition_says(data: st.DataObject, automaton: Automaton) -> None:
     vocabulary = Vocabulary(PIECES)
