@@ -49,8 +49,8 @@ def assemble(
     """
     explorer = Explorer(resolve, budget)
     part = explorer.explore(root)
-    packer = _Packer(explorer, root, budget)
-    start = packer.number(root, 0, packer.graph(root).bits([0]) if 0 in part.labels else 0)
+    packer = _Packer(part, budget)
+    start = packer.number(packer.graph(part), 0, 1 if 0 in part.labels else 0)
     if start == DEAD:
         raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
     packer.run()
@@ -66,6 +66,7 @@ class _Graph:
     def __init__(self, part: Part) -> None:
         self.part = part
         self.ranks = {label: rank for rank, label in enumerate(sorted(part.labels))}
+        self.numbers: dict[tuple[int, int], int] = {}  # (state, wanted labels) -> state of the automaton
         self.edges_of: list[list[int]] = []
         self.patterns: list[bytes] = []
         places = np.zeros(len(part.edges), dtype=np.uint16)
@@ -74,9 +75,6 @@ class _Graph:
             places[edges] = np.arange(len(edges))
             self.edges_of.append(edges)
             self.patterns.append(places[row].tobytes())
-
-    def bits(self, labels: list[int]) -> int:
-        return sum(1 << self.ranks[label] for label in labels)
 
     @cached_property
     def returnable(self) -> list[int]:
@@ -117,13 +115,11 @@ def _targets(edge: Move | Reset | CountSite | CallSite) -> list[int]:
 class _Packer:
     """Numbers the states that are wanted, from the root on, and writes their rows."""
 
-    def __init__(self, explorer: Explorer, root: Hashable, budget: Budget) -> None:
-        self._parts = explorer.parts
+    def __init__(self, root: Part, budget: Budget) -> None:
         self._root = root
         self._budget = budget
-        self._graphs: dict[Hashable, _Graph] = {}
-        self._numbers: dict[tuple[Hashable, int, int], int] = {}
-        self._waiting: list[tuple[Hashable, int, int]] = []
+        self._graphs: dict[Part, _Graph] = {}
+        self._waiting: list[tuple[_Graph, int, int]] = []
         self._sites: dict[tuple[int, ...], int] = {}
         self._counts: dict[tuple[int, int, int], int] = {}
         self._patterns: dict[bytes, int] = {bytes(2 * NUM_COLUMNS): 0}
@@ -142,68 +138,65 @@ class _Packer:
     def counts(self) -> list[tuple[int, int, int]]:
         return list(self._counts)
 
-    def graph(self, key: Hashable) -> _Graph:
-        graph = self._graphs.get(key)
+    def graph(self, part: Part) -> _Graph:
+        graph = self._graphs.get(part)
         if graph is None:
-            graph = self._graphs[key] = _Graph(self._parts[key])
+            graph = self._graphs[part] = _Graph(part)
         return graph
 
-    def number(self, key: Hashable, state: int | None, wanted: int) -> int:
+    def number(self, graph: _Graph, state: int | None, wanted: int) -> int:
         """The automaton's state for a procedure's state of which these labels are wanted; DEAD if it returns none."""
         if state is None:
             return DEAD
-        wanted &= self.graph(key).returnable[state]
+        wanted &= graph.returnable[state]
         if not wanted:
             return DEAD
-        name = (key, state, wanted)
-        number = self._numbers.get(name)
+        number = graph.numbers.get((state, wanted))
         if number is None:
             self._budget.spend("max_states", 1)
-            number = self._numbers[name] = len(self.rows)
+            number = graph.numbers[state, wanted] = len(self.rows)
             self.rows.append(self.rows[DEAD])  # until its turn comes
-            self._waiting.append(name)
+            self._waiting.append((graph, state, wanted))
         return number
 
     def run(self) -> None:
         while self._waiting:
-            name = self._waiting.pop()
-            key, state, wanted = name
-            graph = self.graph(key)
+            graph, state, wanted = self._waiting.pop()
             pattern = self._patterns.setdefault(graph.patterns[state], len(self._patterns))
             entries = [self._entry(graph, index, wanted) if index else DEAD for index in graph.edges_of[state]]
-            self.rows[self._numbers[name]] = (pattern, tuple(entries))
+            self.rows[graph.numbers[state, wanted]] = (pattern, tuple(entries))
 
     def _entry(self, graph: _Graph, index: int, wanted: int) -> int:
-        edge, key = graph.part.edges[index], graph.part.key
+        edge = graph.part.edges[index]
         match edge:
             case Move(target):
-                return _entry(MOVE, self.number(key, target, wanted))
+                return _entry(MOVE, self.number(graph, target, wanted))
             case Reset(target):
-                return _entry(RESET, self.number(key, target, wanted))
+                return _entry(RESET, self.number(graph, target, wanted))
             case Return(label, consumes):
                 rank = graph.ranks[label]
                 if not wanted >> rank & 1:
                     return DEAD
-                if key == self._root:
+                if graph.part is self._root:
                     assert not consumes, "the root procedure ends at the end of input"
                     return ACCEPT
                 return (RETURN_AFTER if consumes else RETURN) | rank << OP_BITS
             case CountSite(threshold, below, reached):
-                count = (threshold, self.number(key, below, wanted), self.number(key, reached, wanted))
+                count = (threshold, self.number(graph, below, wanted), self.number(graph, reached, wanted))
                 if count[1:] == (DEAD, DEAD):
                     return DEAD
                 return COUNT | self._counts.setdefault(count, len(self._counts)) << OP_BITS
-        return self._call(key, edge, wanted)
+        return self._call(graph, edge, wanted)
 
-    def _call(self, key: Hashable, site: CallSite, wanted: int) -> int:
+    def _call(self, graph: _Graph, site: CallSite, wanted: int) -> int:
         callee = self.graph(site.callee)
         row = [DEAD] * len(callee.ranks)
         asked = 0
         for label, target in site.targets.items():
             rank = callee.ranks[label]
-            row[rank] = self.number(key, target, wanted)
+            row[rank] = self.number(graph, target, wanted)
             asked |= (row[rank] != DEAD) << rank
-        start = self.number(site.callee, 0, asked)
+        start = self.number(callee, 0, asked)
         if start == DEAD:
             return DEAD
         return CALL | self._sites.setdefault((start, *row), len(self._sites)) << OP_BITS

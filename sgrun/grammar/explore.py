@@ -65,7 +65,7 @@ class Explorable(Protocol):
 class CallSite:
     """A call of an explored procedure: label -> state, for the labels that its callee returns and that are wanted."""
 
-    callee: Hashable
+    callee: Part
     after: Callable[[int], State | None]
     targets: dict[int, int] = field(default_factory=dict)
 
@@ -171,8 +171,8 @@ class Explorer:
         return lazy
 
     def _call(self, part: Part, callee: Hashable, after: Callable[[int], State | None]) -> CallSite:
-        site = CallSite(callee, after)
         target = self._part(callee)
+        site = CallSite(target, after)
         target.callers.append((part, site))
         for label in list(target.labels):
             self._go_on(part, site, label)
@@ -200,7 +200,7 @@ class _StaticSource:
         assert isinstance(state, int)
         row = self._procedure.table[state]
         return [
-            (np.flatnonzero(row == index).tolist(), self._procedure.edges[index])  # type: ignore[misc]
+            (np.flatnonzero(row == index).tolist(), self._procedure.edges[index])
             for index in np.unique(row).tolist()
             if index
         ]
