@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from sgrun.errors import GrammarTooLargeError
 from sgrun.grammar.labelled import Table
 from sgrun.grammar.limits import Budget
 
@@ -78,6 +79,7 @@ def number_holds(atom: NumberAtom, value: int | float | Fraction) -> bool:
             return exact == other
 
 
+_MAX_BOUND_BITS = 13_000  # below the digits that Python turns into text
 SYMBOLS = "0123456789-+.e"  # the columns of a number table; E is read as e
 _MINUS, _PLUS, _POINT, _EXPONENT = range(10, 14)
 
@@ -207,8 +209,8 @@ class _Divisibility:
         self._num_places = max(twos, fives)
         # Only decimal fractions can be spelled, so the factors of the denominator that are neither 2 nor 5 cancel.
         self._modulus = int(step * rest * 10**self._num_places)
-        for places in range(self._num_places + 1):
-            budget.check("max_states", self._modulus // gcd(self._modulus, 10**places))
+        places = range(self._num_places + 1)
+        budget.check("max_residues", sum(self._modulus // gcd(self._modulus, 10**place) for place in places))
 
     def start(self, is_negative: bool) -> _Residue:
         return (0, 0)
@@ -301,8 +303,11 @@ _Place = int | _Whole | _Decimal | _Scientific  # an int is the sign of number -
 class _Comparison:
     """The sign of the number less `bound`."""
 
-    def __init__(self, bound: Fraction, has_scientific: bool, budget: Budget) -> None:
-        budget.check("max_states", max(bound.numerator.bit_length(), bound.denominator.bit_length()))
+    def __init__(self, bound: Fraction, has_scientific: bool) -> None:
+        if max(bound.numerator.bit_length(), bound.denominator.bit_length()) > _MAX_BOUND_BITS:
+            raise GrammarTooLargeError(
+                f"a bound has too many digits: at most {_MAX_BOUND_BITS} bits before and behind the point are compared"
+            )
         size = abs(bound)
         self._bound_sign = _sign(bound.numerator)
         self._has_scientific = has_scientific
@@ -417,7 +422,7 @@ def _explore(atoms: tuple[NumberAtom, ...], budget: Budget) -> NumberTable:
     has_scientific = exponents is _Exponents.SCIENTIFIC
     for is_bound, value in keys:
         if (is_bound, value) not in trackers:
-            tracker = _Comparison(value, has_scientific, budget) if is_bound else _Divisibility(value, budget)
+            tracker = _Comparison(value, has_scientific) if is_bound else _Divisibility(value, budget)
             trackers[is_bound, value] = tracker
     indices = {key: i for i, key in enumerate(trackers)}
     tests = [(indices[key], _signs_that_hold(atom)) for key, atom in zip(keys, atoms, strict=True)]

@@ -83,6 +83,7 @@ def number_procedure(atoms: Sequence[NumberAtom], label_of: LabelOf, budget: Bud
     explored = number_table(tuple(atoms), budget)
     labels = _labels(explored.truths, label_of)
     table, labels, _ = minimize_labelled(explored.table, labels)
+    budget.check("max_work_bytes", 4 * NUM_COLUMNS * len(table))
     targets = np.zeros((len(table), NUM_COLUMNS), dtype=np.int32)
     targets[:, [ord(symbol) for symbol in SYMBOLS]] = table
     targets[:, ord("E")] = targets[:, ord("e")]
@@ -135,7 +136,7 @@ def _string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Bu
     counts: dict[int, Count] = {}
     for state in np.flatnonzero(counted.thresholds).tolist():
         below, reached = (
-            followers.setdefault(row.tobytes(), num_outer + len(followers)) if row.any() else DEAD
+            followers.setdefault(row.tobytes(), num_outer + len(followers))
             for row in (counted.below[state], counted.reached[state])
         )
         counts[state] = Count(int(counted.thresholds[state]), below, reached)

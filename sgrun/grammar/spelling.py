@@ -2,8 +2,8 @@
 
 Every spelling of a character leads to the same state: its UTF-8 bytes (RFC 3629), the short escapes and the \\uXXXX
 escapes of RFC 8259 section 7, a pair of them above U+FFFF. Lone surrogates are not spelled: they are no characters.
-\\uXXXX of printable ASCII, which no serialiser writes, is left out where there are many states, and all \\uXXXX but
-those of control characters where telling the characters apart by their hex digits would take very many more.
+\\uXXXX of printable ASCII, which no serialiser writes, is left out unless all of it is alike, and all \\uXXXX but those
+of control characters where telling the characters apart by their hex digits would take very many states.
 
 Code points (and UTF-16 code units) form tries that are the same for every state. A state in the middle of a character
 is a node of such a trie together with the state the character began in; two of them are the same if their rows are.
@@ -23,7 +23,6 @@ from sgrun.grammar.procedure import NUM_COLUMNS
 
 SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 
-_MAX_STATES_WITH_HEX_ASCII = 8
 _MAX_HEX_CELLS = 10_000  # states times ranges of characters
 
 _Run = tuple[int, int, int]  # first index, last index, value: a column of targets
@@ -40,6 +39,7 @@ def spell(targets: Table, atom_sets: Sequence[CodePoints], first_inner: int, bud
     those of the states within characters, which are numbered from `first_inner`.
     """
     runs = sorted((low, high, atom) for atom, pairs in enumerate(atom_sets) for low, high in pairs)
+    budget.check("max_work_bytes", 4 * NUM_COLUMNS * len(targets))
     inner = _InnerStates(first_inner, budget)
     rows = np.zeros((len(targets), NUM_COLUMNS), dtype=np.int32)
     for low, high, atom in _clip(runs, 0x20, 0x7F):
@@ -76,7 +76,7 @@ def _escapes(targets: Table, runs: list[_Run], inner: _InnerStates) -> Table:
 
 def _hex_runs(targets: Table, runs: list[_Run]) -> list[_Run]:
     """The characters that are also spelled \\uXXXX."""
-    if len(targets) <= _MAX_STATES_WITH_HEX_ASCII:
+    if len({atom for _, _, atom in _clip(runs, 0x20, 0x7E)}) == 1:
         return runs
     taken = set(np.flatnonzero(targets.any(axis=0)).tolist())
     rare = [run for run in _clip(runs, 0, 0x1F) + _clip(runs, 0x7F, 0x10FFFF) if run[2] in taken]
@@ -180,6 +180,7 @@ class _InnerStates:
             self._first + self._numbers.setdefault(row.tobytes(), len(self._numbers)) for row in rows[live]
         ]
         self._budget.spend("max_states", len(self._numbers) - known)
+        self._budget.check("max_work_bytes", 4 * NUM_COLUMNS * len(self._numbers))
         return numbers
 
     def table(self) -> Table:

@@ -72,13 +72,16 @@ def string_holds(atom: StringAtom, text: str) -> bool:
     return all(_part_holds(part, text) for part in _known_parts(atom))
 
 
+_Checkable = LengthAtLeast | LengthAtMost | OneText | KnownFormat | Factor
+
+
 @lru_cache(maxsize=256)
-def _known_parts(atom: StringAtom) -> tuple[StringPart | Factor, ...]:
+def _known_parts(atom: StringAtom) -> tuple[_Checkable, ...]:
     budget = Budget(CompileLimits())
     return tuple(matching(part, budget) if isinstance(part, Matches) else part for part in string_parts(atom, budget))
 
 
-def _part_holds(part: StringPart | Factor, text: str) -> bool:
+def _part_holds(part: _Checkable, text: str) -> bool:
     match part:
         case LengthAtLeast(count):
             return len(text) >= count
