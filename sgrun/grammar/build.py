@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sgrun.grammar import charset
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.nfa import Counting, Counts, Nfa
@@ -24,23 +26,23 @@ from sgrun.grammar.syntax import (
     Text,
 )
 
-_NONE: frozenset[Repeat] = frozenset()
+_NONE: Mapping[Repeat, int] = {}
 _ANYTHING = Repeat(Chars(charset.SCALARS), 0, None)
 
 
-def build_nfa(node: Node, budget: Budget, counted: frozenset[Repeat] = _NONE) -> Nfa:
+def build_nfa(node: Node, budget: Budget, counted: Mapping[Repeat, int] = _NONE) -> Nfa:
     """An NFA for the texts of `node`, in which the repeats `counted` count and all others are unrolled.
 
-    A counted repeat must not be inside another one, a lookahead or a complement, nor in both
-    sides of an intersection.
-    Raises GrammarTooLargeError as soon as there are too many states.
+    `counted` gives how many of the last iterations are unrolled nevertheless. A counted repeat must not be inside
+    another one, a lookahead or a complement, nor be in both sides of an intersection. Raises GrammarTooLargeError as
+    soon as there are too many states.
     """
     nfa = Nfa(budget)
     _add(nfa, node, Nfa.START, Nfa.ACCEPT, counted)
     return nfa
 
 
-def _add(nfa: Nfa, node: Node, source: int, target: int, counted: frozenset[Repeat]) -> None:
+def _add(nfa: Nfa, node: Node, source: int, target: int, counted: Mapping[Repeat, int]) -> None:
     """Adds paths from `source` to `target` that spell the texts of `node`.
 
     No part ever adds a move into its source or out of its target; loops run over states of their own.
@@ -64,7 +66,7 @@ def _add(nfa: Nfa, node: Node, source: int, target: int, counted: frozenset[Repe
                 _add(nfa, part, source, target, counted)
         case Repeat():
             if node in counted:
-                _add_counted(nfa, node, source, target)
+                _add_counted(nfa, node, counted[node], source, target)
             else:
                 _add_repeat(nfa, node, source, target, counted)
         case Elements():
@@ -90,17 +92,22 @@ def _add(nfa: Nfa, node: Node, source: int, target: int, counted: frozenset[Repe
             nfa.embed(restricted(build_nfa(_ANYTHING, nfa.budget), condition, is_negated=True), source, target)
 
 
-def _add_counted(nfa: Nfa, node: Repeat, source: int, target: int) -> None:
+def _add_counted(nfa: Nfa, node: Repeat, tail: int, source: int, target: int) -> None:
+    """Counts all iterations but the last `tail`, which are unrolled: X{2,9} with a tail of 3 is X{0,6}X{3}|X{2}."""
     # Only iterations that read something are counted.
     min_count = 0 if may_be_empty(node.node, if_assertions_hold=True) else node.min_count
-    counts = Counts(min_count, node.max_count, node)
-    loop, first = nfa.add_state(), nfa.add_state()
+    max_count = None if node.max_count is None else node.max_count - tail
+    counts = Counts(max(0, min_count - tail), max_count, node)
+    loop, first, after = nfa.add_state(), nfa.add_state(), nfa.add_state()
     nfa.counting.setdefault(source, []).append((Counting.ENTER, counts, loop))
-    nfa.counting[loop] = [(Counting.ITERATE, counts, first), (Counting.EXIT, counts, target)]
+    nfa.counting[loop] = [(Counting.ITERATE, counts, first), (Counting.EXIT, counts, after)]
     _add(nfa, node.node, first, loop, _NONE)
+    _add_repeat(nfa, Repeat(node.node, tail, tail), after, target, _NONE)
+    if min_count < tail:
+        _add_repeat(nfa, Repeat(node.node, min_count, tail - 1), source, target, _NONE)
 
 
-def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int, counted: frozenset[Repeat]) -> None:
+def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int, counted: Mapping[Repeat, int]) -> None:
     if node.max_count is not None and node.max_count < node.min_count:
         return
     for _ in range(node.min_count):

@@ -52,6 +52,7 @@ class _Effect(IntEnum):
     ENTER = 3
 
 
+_WORK_PER_WAY = 4  # following a way costs about as much as so many set elements elsewhere
 _LOWEST_COUNT_FIRST = (_Effect.NOTHING, _Effect.ENTER, _Effect.KEEP, _Effect.ITERATE)
 
 
@@ -87,11 +88,17 @@ class CountingDfa:
     steps: dict[int, Step]
 
 
-def determinize_counting(nfa: Nfa, atoms: Atoms, budget: Budget) -> CountingDfa | Repeat:
-    """The minimal DFA with one counter, every state of which can be completed whatever the counter is.
+@dataclass(frozen=True, slots=True)
+class Uncountable:
+    """A repeat that one counter cannot count here: the count is ambiguous, or near its end a text can only be
+    completed for some counts, which a tail of unrolled iterations may put right."""
 
-    If there is none, a repeat that has to be unrolled.
-    """
+    repeat: Repeat
+    is_ambiguous: bool
+
+
+def determinize_counting(nfa: Nfa, atoms: Atoms, budget: Budget) -> CountingDfa | Uncountable:
+    """The minimal DFA with one counter, every state of which can be completed whatever the counter is."""
     construction = _Construction(nfa, atoms, budget)
     ambiguous = construction.run()
     return construction.finished() if ambiguous is None else ambiguous
@@ -115,7 +122,7 @@ class _Construction:
         self._steps: dict[int, Step] = {}
         self._repeats: dict[int, Repeat] = {}  # the repeat that a step counts
 
-    def run(self) -> Repeat | None:
+    def run(self) -> Uncountable | None:
         """Explores all subsets; an ambiguous repeat ends it."""
         self._number_of(frozenset((state, _Region.OUTSIDE, None) for state in self._pauses_of(Nfa.START)))
         while self._waiting:
@@ -126,7 +133,7 @@ class _Construction:
             for labels, cells in self._splitter.split(tuple(ways)):
                 after = self._after(set().union(*(ways[label] for label in labels)))
                 if isinstance(after, Repeat):
-                    return after
+                    return Uncountable(after, is_ambiguous=True)
                 self._rows[number][cells] = after
         return None
 
@@ -183,7 +190,7 @@ class _Construction:
                 if way not in seen:
                     seen.add(way)
                     waiting.append(way)
-        self._budget.spend("max_set_elements", len(seen))
+        self._budget.spend("max_set_elements", _WORK_PER_WAY * len(seen))
         return ways, is_accepting
 
     def _after(self, ways: set[_Way]) -> int | Repeat:
@@ -232,12 +239,12 @@ class _Construction:
         self._repeats[number] = counts.node
         return number
 
-    def finished(self) -> CountingDfa | Repeat:
+    def finished(self) -> CountingDfa | Uncountable:
         table = np.stack(self._rows)
         live = self._completed(table)
         for number, step in self._steps.items():
             if isinstance(step, CountStep) and (step.below in live) != (step.reached in live):
-                return self._repeats[number]  # whether a text can be completed depends on the counter
+                return Uncountable(self._repeats[number], is_ambiguous=False)
         if 1 not in live:
             return CountingDfa(Dfa(table[:1], np.zeros(1, dtype=np.bool_)), {})
         is_live = np.zeros(len(table), dtype=np.bool_)

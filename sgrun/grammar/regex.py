@@ -20,12 +20,14 @@ from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.regex_sets import fold, read_escape, read_set
 from sgrun.grammar.regex_text import Flavour, RegexText
+from sgrun.grammar.repeats import repeats_to_count
 from sgrun.grammar.syntax import (
     EMPTY,
     Alternation,
     Assertion,
     Chars,
     Concat,
+    Intersection,
     Lookahead,
     Node,
     Position,
@@ -113,7 +115,17 @@ class _Reader:
         return node
 
     def scoped(self, node: Node) -> Node:
-        return Scope(node) if self.has_assertions else node
+        """What is first looked ahead to with large counts, mostly the length, is split off, as that can be counted."""
+        if not self.has_assertions:
+            return node
+        if isinstance(node, Concat):
+            for at, part in enumerate(node.parts):
+                if isinstance(part, Lookahead) and not part.is_negated and repeats_to_count(part.node):
+                    others = Concat(node.parts[:at] + node.parts[at + 1 :])
+                    return Intersection(Scope(Concat((part.node, ANYTHING))), self.scoped(others))
+                if not isinstance(part, Lookahead | Assertion):
+                    break
+        return Scope(node)
 
     def _alternatives(self, flags: int, depth: int) -> Node:
         """Up to a closing parenthesis or the end."""

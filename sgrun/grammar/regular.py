@@ -10,26 +10,29 @@ from sgrun.grammar.counting import CountingDfa, ResetStep, determinize_counting
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import END, Count, Edge, Move, Procedure, Reset, Return
-from sgrun.grammar.repeats import repeats_to_count
+from sgrun.grammar.repeats import MAX_UNROLLED, repeats_to_count
 from sgrun.grammar.syntax import Node, Repeat
 from sgrun.grammar.utf8 import ByteDfa, expand
 
+_TAIL = 8  # iterations; what other conditions still ask for near the maximum is mostly shorter
 
-def regular_procedure(node: Node, budget: Budget) -> Procedure:
+
+def regular_procedure(node: Node, budget: Budget, max_unrolled: int = MAX_UNROLLED) -> Procedure:
     """Returns label 0 at the end of input where the text matches; without edges if no text does.
 
-    Minimal: as a plain DFA, or with the counter where that saves unrolling a counted repeat and its count is never
-    ambiguous. Raises GrammarTooLargeError.
+    Minimal: as a plain DFA, or with the counter where that saves unrolling a counted repeat to more than `max_unrolled`
+    states and its count is never ambiguous. Raises GrammarTooLargeError.
     """
-    machine, atom_sets = _machine(node, budget)
+    machine, atom_sets = _machine(node, budget, max_unrolled)
     expanded = expand(machine.dfa, atom_sets, budget)
     return _procedure(machine, expanded)
 
 
-def _machine(node: Node, budget: Budget) -> tuple[CountingDfa, list[CodePoints]]:
+def _machine(node: Node, budget: Budget, max_unrolled: int) -> tuple[CountingDfa, list[CodePoints]]:
     unrolled: set[Repeat] = set()
+    tails: dict[Repeat, int] = {}
     while True:
-        counted = repeats_to_count(node, unrolled)
+        counted = {repeat: tails.get(repeat, 0) for repeat in repeats_to_count(node, unrolled, max_unrolled)}
         nfa = build_nfa(node, budget, counted)
         atoms = atoms_of(nfa.labels, budget)
         if not counted:
@@ -37,7 +40,11 @@ def _machine(node: Node, budget: Budget) -> tuple[CountingDfa, list[CodePoints]]
         found = determinize_counting(nfa, atoms, budget)
         if isinstance(found, CountingDfa):
             return found, atoms.sets
-        unrolled.add(found)
+        repeat = found.repeat
+        if found.is_ambiguous or repeat in tails or (repeat.max_count or 0) <= _TAIL:
+            unrolled.add(repeat)
+        else:
+            tails[repeat] = _TAIL
 
 
 def _procedure(machine: CountingDfa, expanded: ByteDfa) -> Procedure:

@@ -22,9 +22,8 @@ from sgrun.grammar.syntax import (
     Text,
 )
 
-# A repeat that needs no more states, or no more copies of its body, is not worth a counter.
-_MAX_UNROLLED = 128
-_MAX_COPIES = 8
+MAX_UNROLLED = 64  # states; a repeat that needs no more, or few copies of its body, is not worth a counter
+_STATES_PER_COPY = 8
 _NO_REPEATS: frozenset[Repeat] = frozenset()
 
 
@@ -37,14 +36,18 @@ class _Plan:
     counted: frozenset[Repeat] = _NO_REPEATS
 
 
-def repeats_to_count(node: Node, refused: Collection[Repeat]) -> frozenset[Repeat]:
+def repeats_to_count(
+    node: Node, refused: Collection[Repeat] = (), max_unrolled: int = MAX_UNROLLED
+) -> frozenset[Repeat]:
     """The repeats to count so that the whole gets small, none inside another, and none of `refused`."""
-    return _Planner(refused).plan(node).counted
+    return _Planner(refused, max_unrolled).plan(node).counted
 
 
 class _Planner:
-    def __init__(self, refused: Collection[Repeat]) -> None:
+    def __init__(self, refused: Collection[Repeat], max_unrolled: int) -> None:
         self._refused = refused
+        self._max_unrolled = max_unrolled
+        self._max_copies = max_unrolled // _STATES_PER_COPY
         self._known: dict[Node, _Plan] = {}  # a node may be shared
 
     def plan(self, node: Node) -> _Plan:
@@ -83,7 +86,7 @@ class _Planner:
         body = self.plan(node.node)
         copies = max(1, node.min_count if node.max_count is None else node.max_count)
         unrolled = _Plan(copies * body.unrolled, copies * body.size, body.counted)
-        is_large = unrolled.size > _MAX_UNROLLED and copies > _MAX_COPIES and body.unrolled < unrolled.size
+        is_large = unrolled.size > max(self._max_unrolled, body.unrolled) and copies > self._max_copies
         if is_large and node not in self._refused and node.min_count <= copies and _is_emptiness_certain(node.node):
             return _Plan(unrolled.unrolled, body.unrolled, frozenset((node,)))
         return unrolled

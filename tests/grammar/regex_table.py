@@ -371,7 +371,7 @@ x*$ ⇒ ∅ ¦ xx ⇏ y ¦ xy
 (?:\w+\s?){1,500} ⇒ a b c ¦ abc ⇏ a  b ¦ ∅
 ''')
 
-BEYOND_PYTHON = _rows(r'''
+BEYOND_PYTHON = _rows(r"""
 \p{L}+ ⇒ abcÄß日 ¦ я ⇏ a1 ¦ ∅
 \p{Lu}\p{Ll}* ⇒ Ab ¦ Éa ⇏ ab ¦ A1
 \pL\pN? ⇒ a1 ¦ é٣ ⇏ 1 ¦ a-
@@ -406,9 +406,9 @@ a(?i)b|c ⇒ ab ¦ aB ¦ C ⇏ Ab ¦ AB
 \Aab\z ⇒ ab ⇏ ab␤ ¦ a
 (?:\b|\B) ⇒ ∅ ⇏ a ¦ ␤
 \B ⇒ ∅ ⇏ a ¦ -
-''')
+""")
 
-ECMA = _rows(r'''
+ECMA = _rows(r"""
 ^\d+$ ⇒ 1 ¦ 42 ⇏ ٣ ¦ 1␤ ¦ ∅
 \d ⇒ a1b ¦ 1 ⇏ a ¦ ٣
 ^\w+$ ⇒ abc_1 ¦ X ⇏ é ¦ a b
@@ -440,4 +440,4 @@ a.c ⇒ abc ¦ xxa-cxx ⇏ ac ¦ a␤c
 ^[[a-z]*[-]?[a-z]*]*$ ⇒ [ab-c]] ¦ ∅ ¦ -] ⇏ 1 ¦ a-b-
 ^a{2,}$ ⇒ aa ¦ aaaaa ⇏ a ¦ aab
 ^{x}$ ⇒ {x} ⇏ x ¦ {x
-''')
+""")
