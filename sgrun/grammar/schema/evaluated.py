@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgrun.grammar.schema.atoms import Required
 from sgrun.grammar.schema.formula import TRUE
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sgrun.grammar.schema.reader import Reader
 
 Schema = dict[str, Any]
+_Kind = TypeVar("_Kind", list[Any], dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +35,31 @@ class Coverage:
 
 @dataclass(slots=True)
 class _Walk:
+    """Malformed keywords are passed over: whoever reads the schemas that they are in refuses them."""
+
     reader: Reader
     is_items: bool
-    seen: set[Place] = field(default_factory=set)
+    open: set[Place] = field(default_factory=set)  # that the walk is inside of
 
     def cover(self, schema: object, place: Place, is_top: bool) -> list[Coverage]:
-        if not isinstance(schema, dict) or place in self.seen:
+        if not isinstance(schema, dict) or place in self.open:
             return []
-        self.seen.add(place)
+        self.reader.budget.spend("max_nfa_states", 1)  # a place counts again wherever it is referred to
+        self.open.add(place)
+        found = self._cover(schema, place, is_top)
+        self.open.remove(place)
+        return found
+
+    def _cover(self, schema: Schema, place: Place, is_top: bool) -> list[Coverage]:
         own = self._items(schema, place) if self.is_items else self._properties(schema)
         keyword = "unevaluatedItems" if self.is_items else "unevaluatedProperties"
         if not is_top and keyword in schema:
             own = replace(own, is_all=True)
         found = [own]
-        for number, _ in enumerate(schema.get("allOf", [])):
+        for number, _ in enumerate(_as(list, schema, "allOf")):
             found += self._inside(place.at("allOf", number), TRUE)
         for keyword in ("anyOf", "oneOf"):
-            for number, _ in enumerate(schema.get(keyword, [])):
+            for number, _ in enumerate(_as(list, schema, keyword)):
                 inner = place.at(keyword, number)
                 found += self._inside(inner, self.reader.reference(inner))
         if "if" in schema:
@@ -60,7 +69,7 @@ class _Walk:
                 found += self._inside(place.at("then"), condition)
             if "else" in schema:
                 found += self._inside(place.at("else"), self.reader.formulas.not_(condition))
-        for name in schema.get("dependentSchemas", {}):
+        for name in _as(dict, schema, "dependentSchemas"):
             formulas = self.reader.formulas
             condition = formulas.and_((formulas.is_kind("object"), formulas.atom(Required(name))))
             found += self._inside(place.at("dependentSchemas", name), condition)
@@ -82,8 +91,8 @@ class _Walk:
     def _properties(self, schema: Schema) -> Coverage:
         return Coverage(
             TRUE,
-            names=tuple(schema.get("properties", {})),
-            patterns=tuple(schema.get("patternProperties", {})),
+            names=tuple(_as(dict, schema, "properties")),
+            patterns=tuple(_as(dict, schema, "patternProperties")),
             is_all="additionalProperties" in schema,
         )
 
@@ -94,7 +103,13 @@ class _Walk:
         contains: tuple[int, ...] = ()
         if "contains" in schema and self.reader.draft >= 2020:
             contains = (self.reader.reference(place.at("contains")),)
-        return Coverage(TRUE, num_items=len(schema.get("prefixItems", [])), items=contains, is_all="items" in schema)
+        num_items = len(_as(list, schema, "prefixItems")) if self.reader.draft >= 2020 else 0
+        return Coverage(TRUE, num_items=num_items, items=contains, is_all="items" in schema)
+
+
+def _as(kind: type[_Kind], schema: Schema, keyword: str) -> _Kind:
+    value = schema.get(keyword)
+    return value if isinstance(value, kind) else kind()
 
 
 def covered_properties(reader: Reader, schema: Schema, place: Place) -> list[Coverage]:

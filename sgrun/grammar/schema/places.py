@@ -75,7 +75,7 @@ class Document:
             elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
                 found = found[int(name)]
             else:
-                raise InvalidGrammarError(f"#{pointer}: the reference leads nowhere")
+                raise InvalidGrammarError(f"there is no {pointer} in the schema")
         return found
 
     def entered(self, place: Place) -> Place:
@@ -92,7 +92,7 @@ class Document:
         where = f"#{place.pointer}/{keyword}"
         if not isinstance(ref, str):
             raise InvalidGrammarError(f"{where} is {ref!r}; allowed: a string")
-        uri, fragment = urldefrag(urljoin(place.base, ref) if not ref.startswith("#") else place.base + ref)
+        uri, fragment = _resolved(place.base, ref, where)
         if uri not in self._resources:
             raise UnsupportedGrammarError(
                 f"{where}: the reference {ref!r} leads out of the schema; nothing is fetched, so include what it names"
@@ -104,7 +104,10 @@ class Document:
             for prefix, inner in self._bases.items():  # an $id on the way changes the base
                 if prefix and pointer.startswith(prefix + "/") and len(prefix) > len(resource):
                     base = inner
-            self.value(pointer)
+            try:
+                self.value(pointer)
+            except InvalidGrammarError as error:
+                raise InvalidGrammarError(f"{where}: the reference {ref!r} leads nowhere: {error}") from error
             return self.entered(Place(pointer, base, place.scope))
         pointer = self._anchors.get((uri, fragment), "")
         if not pointer and (uri, fragment) not in self._anchors:
@@ -139,7 +142,7 @@ class Document:
         own = schema.get("id" if self.draft == 4 else "$id")
         has_only_ref = "$ref" in schema and self.draft <= 7
         if isinstance(own, str) and not has_only_ref:
-            uri, fragment = urldefrag(urljoin(base, own))
+            uri, fragment = _resolved(base, own, f"#{pointer}")
             if fragment and self.draft <= 7:
                 self._anchors[base, fragment] = pointer
             elif uri != base or pointer == "":
@@ -155,6 +158,15 @@ class Document:
             self._dynamic.setdefault(base, []).append(("", pointer))
         for name, inner in inner_schemas(schema):
             self._index(inner, f"{pointer}/{name}", base, depth + 1)
+
+
+def _resolved(base: str, ref: str, where: str) -> tuple[str, str]:
+    """The absolute URI and the fragment that a reference means (RFC 3986, section 5)."""
+    try:
+        uri, fragment = urldefrag(base + ref if ref.startswith("#") else urljoin(base, ref))
+    except ValueError as error:
+        raise InvalidGrammarError(f"{where}: {ref!r} is no URI reference: {error}") from error
+    return uri, fragment
 
 
 def inner_schemas(schema: dict[str, Any]) -> Iterator[tuple[str, object]]:

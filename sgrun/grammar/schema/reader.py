@@ -37,6 +37,7 @@ from sgrun.grammar.schema.places import Document, Place
 from sgrun.grammar.strings import Format, LengthAtLeast, LengthAtMost, Pattern, StringAtom, TextEquals
 
 Schema = dict[str, Any]
+MAX_COUNT = 2**31 - 2  # what a counter holds; no text has as many of anything, so larger counts mean the same
 MAX_UNIQUE_VALUES = 6  # of an enum of items, so that uniqueItems is a small set of values seen
 _TYPES: Mapping[str, tuple[Kind, ...]] = {
     "null": ("null",),
@@ -58,7 +59,7 @@ class Reader:
         self.draft = self.document.draft
         self.formulas = Formulas(_kind_of, self.at)
         self.checked_afterwards: list[Unchecked] = []
-        self._budget = budget
+        self.budget = budget
         self._known: dict[Place, int] = {}
 
     def root(self) -> int:
@@ -69,7 +70,7 @@ class Reader:
         assert isinstance(target, Place)
         found = self._known.get(target)
         if found is None:
-            self._budget.spend("max_nfa_states", 1)
+            self.budget.spend("max_nfa_states", 1)
             found = self._known[target] = self._schema(self.document.value(target.pointer), target)
         return found
 
@@ -157,7 +158,7 @@ class Reader:
 
     def equals(self, value: object, place: Place) -> int:
         """The formula that holds of this value alone."""
-        self._budget.spend("max_nfa_states", 1)
+        self.budget.spend("max_nfa_states", 1)
         formulas = self.formulas
         match value:
             case None:
@@ -167,12 +168,12 @@ class Reader:
             case int() | float() | Decimal():
                 return self._and_kind("number", NumberEquals(Fraction(value)))
             case str():
-                return self._and_kind("string", TextEquals(value))
+                return self._and_kind("string", TextEquals(_text(value, place)))
             case list():
                 items = tuple(self.equals(item, place) for item in value)
                 return self._and_kind("array", Items(items, FALSE), *_at_least(ItemsAtLeast, len(items)))
             case dict():
-                named = tuple((name, self.equals(inner, place)) for name, inner in value.items())
+                named = tuple((_text(name, place), self.equals(inner, place)) for name, inner in value.items())
                 required = [Required(name) for name in value]
                 return self._and_kind("object", Properties(named, (), FALSE), *required)
         raise AssertionError(f"no JSON value: {value!r}")
@@ -322,7 +323,7 @@ class Reader:
         for pattern in patterns:
             self._checked(Pattern(pattern), place.at("patternProperties", pattern))
         return Properties(
-            tuple((name, self.reference(place.at("properties", name))) for name in names),
+            tuple((_text(name, place), self.reference(place.at("properties", name))) for name in names),
             tuple((pattern, self.reference(place.at("patternProperties", pattern))) for pattern in patterns),
             self.reference(place.at("additionalProperties")) if "additionalProperties" in schema else TRUE,
         )
@@ -332,13 +333,17 @@ class Reader:
         if isinstance(names, bool):  # draft 3 had it inside the property; it says nothing in later ones
             raise InvalidGrammarError(f"#{place.at('required').pointer} is {names!r}; allowed: a list of names")
         listed = _expect(names, list, "a list of names", place.at("required"))
-        return self._atoms([Required(_expect(name, str, "a string", place.at("required"))) for name in listed])
+        return self._atoms([_required(name, place.at("required")) for name in listed])
 
     def _property_names(self, schema: Schema, place: Place) -> int:
         return self.formulas.atom(Names(self.reference(place.at("propertyNames"))))
 
     def _min_properties(self, schema: Schema, place: Place) -> int:
-        return self._atoms(_at_least(PropertiesAtLeast, _count(schema, "minProperties", place)))
+        count = _count(schema, "minProperties", place)
+        is_closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+        if count > 1 and not is_closed:  # names that are not listed are not compared, and may come twice
+            self.checked_afterwards.append(Unchecked("minProperties", str(place.at("minProperties"))))
+        return self._atoms(_at_least(PropertiesAtLeast, count))
 
     def _max_properties(self, schema: Schema, place: Place) -> int:
         return self.formulas.atom(PropertiesAtMost(_count(schema, "maxProperties", place)))
@@ -356,12 +361,13 @@ class Reader:
         parts = []
         for name, then in _expect(schema[keyword], dict, "an object", place.at(keyword)).items():
             if isinstance(then, list):
-                follows = self._atoms([Required(_expect(n, str, "a string", place.at(keyword))) for n in then])
+                follows = self._atoms([_required(other, place.at(keyword, name)) for other in then])
             elif isinstance(then, str):
-                follows = self.formulas.atom(Required(then))
+                follows = self.formulas.atom(_required(then, place.at(keyword, name)))
             else:
                 follows = self.reference(place.at(keyword, name))
-            here = self.formulas.and_((self.formulas.is_kind("object"), self.formulas.atom(Required(name))))
+            has_name = self.formulas.atom(_required(name, place.at(keyword)))
+            here = self.formulas.and_((self.formulas.is_kind("object"), has_name))
             parts.append(self.formulas.implies(here, follows))
         return self.formulas.and_(parts)
 
@@ -501,8 +507,19 @@ def _number(schema: Schema, keyword: str, place: Place) -> Fraction:
 def _count(schema: Schema, keyword: str, place: Place) -> int:
     value = schema[keyword]
     if isinstance(value, bool) or not isinstance(value, int | Decimal) or value != int(value) or value < 0:
-        raise InvalidGrammarError(f"#{place.at(keyword).pointer} is {value!r}; allowed: an integer from 0")
-    return int(value)
+        raise InvalidGrammarError(f"#{place.at(keyword).pointer} is {value}; allowed: an integer from 0")
+    return min(int(value), MAX_COUNT)
+
+
+def _required(name: object, place: Place) -> Required:
+    return Required(_text(_expect(name, str, "a string", place), place))
+
+
+def _text(value: str, place: Place) -> str:
+    """The value, which UTF-8 has to be able to spell."""
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise UnsupportedGrammarError(f"{place}: {value!r} holds a lone surrogate, which no UTF-8 text does")
+    return value
 
 
 def _expect(value: object, kind: type[Any], allowed: str, place: Place) -> Any:

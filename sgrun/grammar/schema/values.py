@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from sgrun.errors import GrammarTooLargeError
 from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.explore import Cells, Explorable, Row, State
@@ -36,9 +37,12 @@ def compile_json_schema(schema: str, budget: Budget, whitespace: str = "space") 
     with a JSON pointer) and GrammarTooLargeError.
     """
     reader = Reader(schema, budget)
-    formula = reader.root()
-    values = Values(reader.formulas, Layout(whitespace), budget, formula)
-    return assemble(ROOT, values.resolve, budget, reader.checked_afterwards)
+    try:
+        formula = reader.root()
+        values = Values(reader.formulas, Layout(whitespace), budget, formula)
+        return assemble(ROOT, values.resolve, budget, reader.checked_afterwards)
+    except RecursionError as error:
+        raise GrammarTooLargeError("schemas refer to schemas too deeply, or values in it nest too deeply") from error
 
 
 @dataclass(frozen=True, slots=True)
