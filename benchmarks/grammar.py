@@ -300,6 +300,7 @@ def main() -> None:
         "python": platform.python_version(),
         "versions": versions(),
         "sample": options.sample,
+        "limit_s": options.limit,
     }
     if options.maskbench:
         cases = maskbench(options.maskbench)[:: options.sample]
