@@ -271,8 +271,8 @@ class _Construction:
             waiting = list(found)
             while waiting:
                 for source in sources[waiting.pop()]:
-                    step = self._steps.get(source)
-                    is_safe = not isinstance(step, CountStep) or step.below in assumed
+                    taken = self._steps.get(source)
+                    is_safe = not isinstance(taken, CountStep) or taken.below in assumed
                     if is_safe and source not in found:
                         found.add(source)
                         waiting.append(source)

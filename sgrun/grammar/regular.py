@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sgrun.grammar.build import build_nfa
 from sgrun.grammar.charset import CodePoints
-from sgrun.grammar.counting import CountingDfa, ResetStep, determinize_counting
+from sgrun.grammar.counting import CountingDfa, ResetStep, Step, determinize_counting
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import END, Count, Edge, Move, Procedure, Reset, Return
@@ -24,8 +26,7 @@ def regular_procedure(node: Node, budget: Budget, max_unrolled: int = MAX_UNROLL
     states and its count is never ambiguous. Raises GrammarTooLargeError.
     """
     machine, atom_sets = _machine(node, budget, max_unrolled)
-    expanded = expand(machine.dfa, atom_sets, budget)
-    return _procedure(machine, expanded)
+    return procedure_of(expand(machine.dfa, atom_sets, budget), machine.steps)
 
 
 def _machine(node: Node, budget: Budget, max_unrolled: int) -> tuple[CountingDfa, list[CodePoints]]:
@@ -47,10 +48,11 @@ def _machine(node: Node, budget: Budget, max_unrolled: int) -> tuple[CountingDfa
             tails[repeat] = _TAIL
 
 
-def _procedure(machine: CountingDfa, expanded: ByteDfa) -> Procedure:
+def procedure_of(expanded: ByteDfa, steps: Mapping[int, Step]) -> Procedure:
+    """The procedure that returns label 0 at the end of the texts that a DFA over bytes accepts."""
     transitions = expanded.transitions  # a target is a state or a step
     is_state = np.ones(len(transitions), dtype=np.bool_)
-    is_state[[0, *machine.steps]] = False
+    is_state[[0, *steps]] = False
     states = np.flatnonzero(is_state)
     if not len(states):  # no text matches
         return Procedure(np.zeros((1, END + 1), dtype=np.int32), [Move(0)])
@@ -65,7 +67,7 @@ def _procedure(machine: CountingDfa, expanded: ByteDfa) -> Procedure:
     for target in np.unique(transitions[states]).tolist():
         if target == 0:
             continue
-        step = machine.steps.get(target)
+        step = steps.get(target)
         edge_of[target] = len(edges)
         if step is None:
             edges.append(Move(int(names[target])))
