@@ -75,11 +75,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """`skip`: what may stand between terminals, before the first and after the last; the empty text is in it."""
+    """`skip`: terminals of which any number may stand before, between and after all others."""
 
     rules: dict[str, Rule]
     start: str
-    skip: Node | None = None
+    skip: tuple[Terminal, ...] = ()
 
 
 def sequence(parts: Iterable[Expr]) -> Expr:

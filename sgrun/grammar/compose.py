@@ -20,7 +20,7 @@ from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.regular import regular_procedure
 from sgrun.grammar.routing import Resolve, Routed, as_part, routed
-from sgrun.grammar.rule_sets import ALL_BYTES, ByteSet
+from sgrun.grammar.rule_sets import ANYTHING, AT_END, ByteSet
 from sgrun.grammar.schema.containers import Layout
 from sgrun.grammar.schema.reader import Reader
 from sgrun.grammar.schema.values import ROOT, Values
@@ -44,7 +44,7 @@ ComposedSpec = LarkSpec | GbnfSpec | SequenceSpec | TriggeredSpec
 def compile_composed(spec: ComposedSpec, budget: Budget) -> Automaton:
     """The automaton of a grammar text, a sequence or triggered text. Raises GrammarError as compile_grammar does."""
     composer = _Composer(budget)
-    root, resolve = composer.procedures(spec, None, 0)
+    root, resolve = composer.procedures(spec, AT_END, 0)
     automaton = assemble(root, resolve, budget)
     return replace(automaton, checked_afterwards=composer.checked_afterwards())
 
@@ -54,8 +54,8 @@ class _Composer:
         self._budget = budget
         self._checked: list[tuple[Sequence[Unchecked], bool]] = []
 
-    def procedures(self, spec: GrammarSpec, after: ByteSet | None, depth: int) -> tuple[Hashable, Resolve]:
-        """(root key, resolve) of a text before bytes of the set `after`; None: of the whole text."""
+    def procedures(self, spec: GrammarSpec, after: ByteSet, depth: int) -> tuple[Hashable, Resolve]:
+        """(root key, resolve) of a text before what `after` holds."""
         budget = self._budget
         budget.check("max_nesting", depth)
         match spec:
@@ -90,7 +90,7 @@ class _Composer:
         values = Values(reader.formulas, Layout(whitespace), self._budget, formula)
         return ROOT, lambda key: as_part(values.resolve(key)) if key == ROOT else values.resolve(key)
 
-    def _sequence(self, parts: tuple[str | Part, ...], after: ByteSet | None, depth: int) -> tuple[Hashable, Resolve]:
+    def _sequence(self, parts: tuple[str | Part, ...], after: ByteSet, depth: int) -> tuple[Hashable, Resolve]:
         """Regular pieces are written out, so that where they end may depend on all that follows."""
         fronts: dict[int, Resolve] = {}
         items: list[Expr] = []
@@ -102,7 +102,7 @@ class _Composer:
             if part.name in names:
                 raise InvalidGrammarError(f"two parts of a sequence are called {part.name!r}; names are used once")
             names.add(part.name)
-            follow = _first_of(parts[number + 1]) if number + 1 < len(parts) else after or 0
+            follow = _first_of(parts[number + 1]) if number + 1 < len(parts) else after
             items.append(self._item(number, part, follow, fronts, depth))
 
         def resolve(key: Hashable) -> Explorable | Procedure:
@@ -124,13 +124,13 @@ class _Composer:
             raise type(error)(f"part {part.name!r}: {error}") from error
         return External(Routed(number, root), part.name)
 
-    def _triggered(self, spec: TriggeredSpec, after: ByteSet | None, depth: int) -> tuple[Hashable, Resolve]:
-        if after is not None:
+    def _triggered(self, spec: TriggeredSpec, after: ByteSet, depth: int) -> tuple[Hashable, Resolve]:
+        if after != AT_END:
             raise UnsupportedGrammarError("text with triggers has no end of its own; let it be the whole text")
         fronts: dict[int, Resolve] = {}
         bounds: list[Bound] = []
         for number, trigger in enumerate(spec.triggers):
-            follow = _first_of(trigger.end) if trigger.end else ALL_BYTES
+            follow = _first_of(trigger.end) if trigger.end else ANYTHING
             try:
                 root, fronts[number] = self.procedures(trigger.spec, follow, depth + 1)
             except GrammarError as error:
@@ -153,4 +153,4 @@ def _one(procedure: Procedure) -> tuple[Hashable, Resolve]:
 
 
 def _first_of(part: str | Part) -> ByteSet:
-    return 1 << part.encode()[0] if isinstance(part, str) and part else ALL_BYTES
+    return 1 << part.encode()[0] if isinstance(part, str) and part else ANYTHING

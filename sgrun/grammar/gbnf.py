@@ -18,7 +18,7 @@ from sgrun.grammar.cfg import Expr, Grammar, Ref, Repetition, Rule, Terminal
 from sgrun.grammar.grammar_procedures import MAX_RULES, grammar_procedures
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.routing import Resolve
-from sgrun.grammar.rule_sets import ByteSet
+from sgrun.grammar.rule_sets import AT_END, ByteSet
 from sgrun.grammar.syntax import Chars, Node, Text
 
 _TOKEN = re.compile(
@@ -42,7 +42,7 @@ _REPEATS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "
 
 
 def gbnf_procedures(
-    text: str, budget: Budget, start: str = "root", after: ByteSet | None = None
+    text: str, budget: Budget, start: str = "root", after: ByteSet = AT_END
 ) -> tuple[Hashable, Resolve]:
     """(root key, resolve) for `assemble`: the texts of the rule `start`; `after` as in grammar_procedures.
 

@@ -15,18 +15,18 @@ from sgrun.grammar.network import Network
 from sgrun.grammar.procedure import END, Procedure, Return
 from sgrun.grammar.pushdown import Conflict, ProcedureKey, Pushdown
 from sgrun.grammar.routing import Resolve, columns_of, start_cells
-from sgrun.grammar.rule_sets import ByteSet, RuleSets, Terminals
+from sgrun.grammar.rule_sets import AT_END, ByteSet, RuleSets, Terminals
 
 MAX_RULES = 1000
 MAX_ATTEMPTS = 8
 
 
 def grammar_procedures(
-    grammar: Grammar, budget: Budget, resolve_external: Resolve | None = None, after: ByteSet | None = None
+    grammar: Grammar, budget: Budget, resolve_external: Resolve | None = None, after: ByteSet = AT_END
 ) -> tuple[Hashable, Resolve]:
     """(root key, resolve) for `assemble`: the texts of the grammar's start rule.
 
-    `after`: the bytes that may follow the text, before which the root returns; None: the text is the whole input.
+    `after`: what may follow the text, before which the root returns; by default only the end of input.
     `resolve_external` answers for the keys of cfg.External.
     Raises InvalidGrammarError, UnsupportedGrammarError (with rule and line) or GrammarTooLargeError.
     """
@@ -35,8 +35,8 @@ def grammar_procedures(
         raise GrammarTooLargeError(f"the grammar uses {len(grammar.rules)} rules; allowed: at most {MAX_RULES}")
     terminals = Terminals(budget, lambda key: _first_of(key, resolve_external))
     grammar = cfg.reachable(without_left_recursion(grammar, terminals, budget))
-    grammar = with_brackets(grammar, RuleSets(grammar, terminals, after or 0))
-    sets = RuleSets(grammar, terminals, after or 0)
+    grammar = with_brackets(grammar, RuleSets(grammar, terminals, after))
+    sets = RuleSets(grammar, terminals, after)
     pushdown = _explored(grammar, terminals, sets, budget, after)
     root = pushdown.root(after)
 
@@ -49,9 +49,7 @@ def grammar_procedures(
     return root, resolve
 
 
-def _explored(
-    grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Budget, after: ByteSet | None
-) -> Pushdown:
+def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Budget, after: ByteSet) -> Pushdown:
     """Tries procedures until none of them has to guess; raises the first conflict where there is no such choice.
 
     The order is from small tables to large ones: few procedures first, then made for each caller, then those that

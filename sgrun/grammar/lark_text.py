@@ -26,7 +26,7 @@ from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.routing import Resolve, Routed, routed
-from sgrun.grammar.rule_sets import ByteSet
+from sgrun.grammar.rule_sets import AT_END, ByteSet
 from sgrun.grammar.syntax import Alternation, Chars, Complement, Concat, Intersection, Node, Repeat, Text
 
 SchemaProcedures = Callable[[str, Budget], tuple[Hashable, Resolve]]
@@ -39,7 +39,7 @@ _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}
 
 
 def lark_procedures(
-    text: str, start: str, budget: Budget, json_schema: SchemaProcedures, after: ByteSet | None = None
+    text: str, start: str, budget: Budget, json_schema: SchemaProcedures, after: ByteSet = AT_END
 ) -> tuple[Hashable, Resolve]:
     """(root key, resolve) for `assemble`: the texts of the rule `start`. `json_schema` compiles `%json` blocks,
     `after` as in grammar_procedures.
@@ -91,10 +91,7 @@ class _Reader:
             name, definition, scope = self._waiting.pop()
             body = self._expr(definition.body, scope, 0)
             self._finished[name] = Rule(name, body, self._source.line(definition.at))
-        skip = None
-        if self._ignored:
-            ignored = tuple(self._node(tree, 0) for tree in self._ignored)
-            skip = Repeat(ignored[0] if len(ignored) == 1 else Alternation(ignored), 0, None)
+        skip = tuple(Terminal("%ignore", self._node(tree, 0), is_greedy=True) for tree in self._ignored)
         return Grammar(self._finished, start, skip)
 
     def resolve_external(self, key: Hashable) -> Explorable | Procedure:

@@ -99,7 +99,7 @@ class Network:
 
     def watch_step(self, watch: Watch, byte_class: int) -> Watch | None:
         """None: the terminal goes on with this byte, so it had not ended. 0: it cannot. Else: ask with the next."""
-        return self._alphabet.watch_step(watch, byte_class)
+        return 0 if byte_class == self.num_classes else self._alphabet.watch_step(watch, byte_class)
 
     def _matters(self, position: int) -> bool:
         return bool(self.moves[position]) or position in self.calls or position in self.final_of
@@ -153,62 +153,59 @@ class Network:
     def beside(self, begin: int, others: frozenset[Terminal]) -> int:
         """Where to begin the terminal of `begin` if `others` may begin at the same place.
 
-        A greedy terminal gives way to a literal of the same text; a literal ends only where no greedy terminal that
-        goes on from its text does. So names are not keywords, and keywords are whole words, as lexers have it.
+        The longest terminal is meant, and of two with the same text the literal one: so names are not keywords, and
+        keywords are whole words, as lexers have it.
         """
         start = self.starts[begin]
-        terminal = start.terminal
-        rivals = frozenset(
-            other
-            for other in others
-            if other.is_greedy != terminal.is_greedy and self._terminals.have_common(terminal.node, other.node)
-        )
+        rivals = frozenset(other for other in others if self._terminals.are_rivals(start.terminal, other))
         if not rivals:
             return begin
         variant = self._variants.get((begin, rivals))
         if variant is None:
-            owner = self.owner[begin]
-            variant = self._variants[begin, rivals] = self._add_position(owner)
-            if terminal.is_greedy:
-                dfa = self._terminals.without(terminal.node, sorted(rivals, key=lambda other: other.name))
-                self._add_dfa(dfa, variant, start.target, owner, is_greedy=True)
-            else:
-                self._add_guarded(terminal, sorted(rivals, key=lambda other: other.name), variant, start.target, owner)
+            variant = self._variants[begin, rivals] = self._add_position(self.owner[begin])
+            self._add_guarded(start, sorted(rivals, key=lambda other: other.name), variant)
         return variant
 
-    def _add_guarded(self, literal: Terminal, rivals: list[Terminal], begin: int, target: int, owner: str) -> None:
-        """Adds the moves of a literal, which ends only where no rival goes on."""
-        dfas = [self._terminals.dfa(terminal.node) for terminal in (literal, *rivals)]
-        moves = [self._alphabet.moves(dfa) for dfa in dfas]
+    def _add_guarded(self, start: TerminalStart, rivals: list[Terminal], begin: int) -> None:
+        """Adds the moves of a terminal which ends only where no greedy rival goes on and no literal one ends."""
+        terminals = [start.terminal, *rivals]
+        dfas = [self._terminals.dfa(terminal.node) for terminal in terminals]
+        moves = [[dict(row) for row in self._alphabet.moves(dfa)] for dfa in dfas]
         positions = {(1,) * len(dfas): begin}
         waiting = list(positions)
         while waiting:
             states = waiting.pop()
             position = positions[states]
-            for byte_class, own in moves[0][states[0]]:
-                others = [dict(m[state]).get(byte_class, 0) for m, state in zip(moves[1:], states[1:], strict=True)]
+            for byte_class, own in moves[0][states[0]].items():
+                others = [rows[state].get(byte_class, 0) for rows, state in zip(moves[1:], states[1:], strict=True)]
                 after = (own, *others)
                 if after not in positions:
-                    positions[after] = self._add_position(owner)
+                    positions[after] = self._add_position(self.owner[begin])
                     waiting.append(after)
                 self.moves[position].append((byte_class, positions[after]))
-            if dfas[0].accepting[states[0]]:
-                for dfa, state in zip(dfas[1:], states[1:], strict=True):
-                    if state and dfa.table[state].any():
-                        between = self._add_position(owner)
+            at = list(zip(terminals, dfas, moves, states, strict=True))
+            is_taken = any(dfa.accepting[state] for rival, dfa, _, state in at[1:] if not rival.is_greedy)
+            if dfas[0].accepting[states[0]] and not (is_taken and start.terminal.is_greedy):
+                for terminal, dfa, rows, state in at:
+                    if terminal.is_greedy and rows[state]:
+                        between = self._add_position(self.owner[begin])
                         self.jumps[position].append((self._alphabet.watches(dfa)[state], between))
                         position = between
-                self.jumps[position].append((None, target))
+                self.jumps[position].append((None, start.target))
 
     def _skip_before(self, target: int, owner: str) -> int:
         """A position from which text to be skipped leads to `target`."""
-        if self._grammar.skip is None:
+        if not self._grammar.skip:
             return target
         if target not in self._skips:
-            begin = self._skips[target] = self._add_position(owner)
             first = len(self.moves)
-            self._add_dfa(self._terminals.dfa(self._grammar.skip), begin, target, owner, is_greedy=False)
-            self.skipping.update([begin, *range(first, len(self.moves))])
+            begin = self._skips[target] = self._add_position(owner)
+            self.jumps[begin].append((None, target))
+            for terminal in self._grammar.skip:
+                inner = self._add_position(owner)
+                self.jumps[begin].append((None, inner))
+                self._add_terminal(terminal, inner, begin, owner)
+            self.skipping.update(range(first, len(self.moves)))
         return self._skips[target]
 
 
@@ -256,8 +253,7 @@ def _used_dfas(grammar: Grammar, terminals: Terminals) -> list[ByteDfa]:
     nodes: dict[Node, None] = {}
     for rule in grammar.rules.values():
         nodes.update((found.node, None) for found in cfg.walk(rule.body) if isinstance(found, Terminal))
-    if grammar.skip is not None:
-        nodes[grammar.skip] = None
+    nodes.update((terminal.node, None) for terminal in grammar.skip)
     return [terminals.dfa(node) for node in nodes]
 
 

@@ -70,13 +70,13 @@ class Pushdown:
         self._sets = sets
         bytes_by_class = np.argsort(network.byte_classes, kind="stable")
         ends = np.cumsum(np.bincount(network.byte_classes, minlength=network.num_classes))[:-1]
-        self.bytes_of = [part.tolist() for part in np.split(bytes_by_class, ends)]
+        self.bytes_of = [*(part.tolist() for part in np.split(bytes_by_class, ends)), [END]]
         self._known: dict[ProcedureKey, DeterministicProcedure] = {}
 
-    def root(self, after: ByteSet | None) -> ProcedureKey:
-        """The procedure of the whole grammar, before bytes of the set `after`; None: at the end of input alone."""
+    def root(self, after: ByteSet) -> ProcedureKey:
+        """The procedure of the whole grammar, before bytes of the set `after`."""
         place = ((self.network.graphs[""].start,), ())
-        follow = tuple(sorted(_classes(self.network, after or 0)))
+        follow = tuple(sorted(_classes(self.network, after)))
         return ProcedureKey((Entry((place,), follow),), is_root=True)
 
     def procedure(self, key: ProcedureKey) -> DeterministicProcedure:
@@ -146,11 +146,7 @@ class DeterministicProcedure:
             if number == len(edges):
                 edges.append(edge)
             columns.setdefault(number, []).extend(self._pushdown.bytes_of[byte_class])
-        cells: Cells = [(columns[number], edge) for number, edge in enumerate(edges)]
-        over = sum({1 << thread[0] for thread in threads if self._is_over(thread)})
-        if over:
-            cells.append((END, Return(over - 1, consumes=False)))
-        return cells
+        return [(columns[number], edge) for number, edge in enumerate(edges)]
 
     def _add_users(self, thread: _Thread, by_class: dict[int, _Users]) -> None:
         index, stack, watches = thread
@@ -374,4 +370,6 @@ class DeterministicProcedure:
 
 
 def _classes(network: Network, found: ByteSet) -> frozenset[int]:
-    return frozenset(int(network.byte_classes[byte]) for byte in range(256) if found >> byte & 1)
+    """The byte classes of a set; the end of input counts as the last one."""
+    classes = {int(network.byte_classes[byte]) for byte in range(END) if found >> byte & 1}
+    return frozenset(classes | {network.num_classes} if found >> END & 1 else classes)

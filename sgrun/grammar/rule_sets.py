@@ -1,7 +1,7 @@
 """What the rules of a grammar begin with, are followed by and may be extended with, as sets of bytes.
 
 The classical FIRST and FOLLOW sets (Aho, Lam, Sethi, Ullman, "Compilers", 4.4.2), with bytes for symbols; a set is an
-integer with bit b for byte b.
+integer with bit b for byte b, and bit 256 for the end of input.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from sgrun.grammar.build import build_nfa
 from sgrun.grammar.cfg import Chain, Choice, Expr, External, Grammar, Ref, Repetition, Sequence, Terminal
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
 from sgrun.grammar.limits import Budget
-from sgrun.grammar.syntax import Complement, Intersection, Node, Text, alternation
+from sgrun.grammar.procedure import END
+from sgrun.grammar.syntax import Node, Text
 from sgrun.grammar.utf8 import expand
 
 ByteSet = int
-ALL_BYTES: ByteSet = (1 << 256) - 1
+AT_END: ByteSet = 1 << END
+ANYTHING: ByteSet = (1 << (END + 1)) - 1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,16 +33,16 @@ class ByteDfa:
     accepting: npt.NDArray[np.bool_]  # [num_states]
     num_outer: int  # states from here on are inside a code point
 
+    @property
+    def is_nullable(self) -> bool:
+        return len(self.table) > 1 and bool(self.accepting[1])
+
     def live_bytes(self, state: int) -> ByteSet:
         return byte_set(np.flatnonzero(self.table[state]).tolist())
 
 
 def byte_set(byte_values: list[int]) -> ByteSet:
     return sum(1 << byte for byte in byte_values)
-
-
-def bytes_of(found: ByteSet) -> list[int]:
-    return [byte for byte in range(256) if found >> byte & 1]
 
 
 class Terminals:
@@ -50,8 +52,7 @@ class Terminals:
         self._budget = budget
         self._first_of = first_of
         self._known: dict[Node, ByteDfa] = {}
-        self._differences: dict[tuple[Node, tuple[Node, ...]], ByteDfa] = {}
-        self._common: dict[tuple[Node, Node], bool] = {}
+        self._rivals: dict[tuple[Terminal, Terminal], bool] = {}
 
     def dfa(self, node: Node) -> ByteDfa:
         known = self._known.get(node)
@@ -59,31 +60,30 @@ class Terminals:
             known = self._known[node] = _text(node.text) if isinstance(node, Text) else _regular(node, self._budget)
         return known
 
-    def without(self, node: Node, others: list[Terminal]) -> ByteDfa:
-        """The texts of `node` that no other terminal has."""
-        key = (node, tuple(other.node for other in others))
-        known = self._differences.get(key)
+    def are_rivals(self, terminal: Terminal, other: Terminal) -> bool:
+        """Whether a text of `terminal` is better read as `other`: a greedy one goes on behind it, or a literal one
+        has the same text while `terminal` is greedy."""
+        if terminal == other or not (terminal.is_greedy or other.is_greedy):
+            return False
+        known = self._rivals.get((terminal, other))
         if known is None:
-            excluded = Complement(alternation([other.node for other in others]))
-            known = self._differences[key] = _regular(Intersection(node, excluded), self._budget)
+            known = self._rivals[terminal, other] = self._find_rival(terminal, other)
         return known
 
-    def have_common(self, left: Node, right: Node) -> bool:
-        """Whether some text is in both."""
-        known = self._common.get((left, right))
-        if known is None:
-            one, two = self.dfa(left), self.dfa(right)
-            seen = {(1, 1)} if len(one.table) > 1 and len(two.table) > 1 else set()
-            waiting = list(seen)
-            while waiting:
-                state = waiting.pop()
-                after = zip(one.table[state[0]].tolist(), two.table[state[1]].tolist(), strict=True)
-                more = {pair for pair in after if pair[0] and pair[1]} - seen
-                seen |= more
-                waiting.extend(more)
-            known = any(one.accepting[state] and two.accepting[other] for state, other in seen)
-            self._common[left, right] = self._common[right, left] = known
-        return known
+    def _find_rival(self, terminal: Terminal, other: Terminal) -> bool:
+        one, two = self.dfa(terminal.node), self.dfa(other.node)
+        better = np.any(two.table != 0, axis=1) if other.is_greedy else two.accepting
+        seen = {(1, 1)} if len(one.table) > 1 and len(two.table) > 1 else set()
+        waiting = list(seen)
+        while waiting:
+            state, beside = waiting.pop()
+            if one.accepting[state] and bool(better[beside]):
+                return True
+            after = zip(one.table[state].tolist(), two.table[beside].tolist(), strict=True)
+            more = {pair for pair in after if pair[0] and pair[1]} - seen
+            seen |= more
+            waiting.extend(more)
+        return False
 
     def external(self, key: Hashable) -> tuple[ByteSet, bool]:
         """(the bytes that a text of an external procedure begins with, whether it may be empty)."""
@@ -92,7 +92,7 @@ class Terminals:
     def is_nullable(self, expr: Expr, nullable: set[str]) -> bool:
         match expr:
             case Terminal(_, node, _):
-                return bool(self.dfa(node).accepting[1:2].any())
+                return self.dfa(node).is_nullable
             case Ref(rule):
                 return rule in nullable
             case External(key, _):
@@ -144,7 +144,6 @@ class RuleSets:
 
     def __init__(self, grammar: Grammar, terminals: Terminals, after_start: ByteSet) -> None:
         self._terminals = terminals
-        self._skip = 0 if grammar.skip is None else terminals.dfa(grammar.skip).live_bytes(1)
         self.nullable = nullable_rules(grammar, terminals)
         self.first = dict.fromkeys(grammar.rules, 0)
         self.follow = dict.fromkeys(grammar.rules, 0)
