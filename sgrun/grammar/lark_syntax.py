@@ -76,6 +76,7 @@ _NL: /(\s*(\/\/[^\n]*|#[^\n]*)?\n)+\s*/
 %ignore /(\/\/|#)[^\n]*/
 """
 
+_BRACKET = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?![/*])(?:\\.|[^/\\\n])+/|(//|#)[^\n]*|[()\[\]]')
 _JSON_DIRECTIVE = re.compile(r'"(?:\\.|[^"\\\n])*"|(//|#)[^\n]*|%(?:json|llguidance)\s*(?=\{)')
 
 
@@ -128,6 +129,15 @@ class Source:
             ) from error
         except RecursionError as error:
             raise InvalidGrammarError(f"the JSON value at {self.place(at)} nests too deeply") from error
+
+
+def nesting(text: str) -> int:
+    """How deeply groups lie within each other."""
+    depth = deepest = 0
+    for found in _BRACKET.finditer(text):
+        depth += (found.group() in "([") - (found.group() in ")]")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 @cache

@@ -21,7 +21,7 @@ from sgrun.grammar.cfg import Expr, External, Grammar, Ref, Repetition, Rule, Te
 from sgrun.grammar.explore import Explorable
 from sgrun.grammar.grammar_procedures import MAX_RULES, grammar_procedures
 from sgrun.grammar.lark_common import COMMON_TERMINALS
-from sgrun.grammar.lark_syntax import Source
+from sgrun.grammar.lark_syntax import Source, nesting
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.regex import parse_regex
@@ -52,6 +52,7 @@ def lark_procedures(
         raise GrammarTooLargeError(
             f"the Lark grammar has {num_definitions} rules and terminals; allowed: at most {MAX_DEFINITIONS}"
         )
+    budget.check("max_nesting", nesting(text))
     reader = _Reader(Source(text), budget, json_schema)
     return grammar_procedures(reader.grammar(start), budget, reader.resolve_external, after)
 

@@ -127,16 +127,14 @@ def _regular(node: Node, budget: Budget) -> ByteDfa:
 
 
 def nullable_rules(grammar: Grammar, terminals: Terminals) -> set[str]:
+    """The rules that have the empty text."""
     nullable: set[str] = set()
-    while True:
-        more = {
-            name
-            for name, rule in grammar.rules.items()
-            if name not in nullable and terminals.is_nullable(rule.body, nullable)
-        }
-        if not more:
-            return nullable
-        nullable |= more
+    num_known = -1
+    while num_known != (num_known := len(nullable)):
+        for name, rule in reversed(grammar.rules.items()):
+            if terminals.is_nullable(rule.body, nullable):
+                nullable.add(name)
+    return nullable
 
 
 class RuleSets:
@@ -149,13 +147,11 @@ class RuleSets:
         self.follow = dict.fromkeys(grammar.rules, 0)
         self.extending = dict.fromkeys(grammar.rules, 0)
         self.follow[grammar.start] = after_start
-        _to_fixpoint(lambda: [self._add(self.first, name, self.first_of(r.body)) for name, r in grammar.rules.items()])
-        _to_fixpoint(
-            lambda: [self._add(self.extending, name, self._extending(r.body)) for name, r in grammar.rules.items()]
-        )
-        _to_fixpoint(
-            lambda: [self._pass_on(rule.body, self.follow[name], False) for name, rule in grammar.rules.items()]
-        )
+        # Rules stand before those that they use, mostly: what rises from these is found backwards.
+        rules = list(grammar.rules.items())
+        _to_fixpoint(lambda: [self._add(self.first, n, self.first_of(r.body)) for n, r in reversed(rules)])
+        _to_fixpoint(lambda: [self._add(self.extending, n, self._extending(r.body)) for n, r in reversed(rules)])
+        _to_fixpoint(lambda: [self._pass_on(r.body, self.follow[n], False) for n, r in rules])
 
     def is_nullable(self, expr: Expr) -> bool:
         return self._terminals.is_nullable(expr, self.nullable)

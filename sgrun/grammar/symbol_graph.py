@@ -62,7 +62,7 @@ class _Nfa:
         self._budget = budget
 
     def add_state(self) -> int:
-        self._budget.spend("max_nfa_states", 1)
+        self._budget.spend("max_nfa_states", 4)  # one terminal is several states of bytes
         self.moves.append([])
         self.jumps.append([])
         return len(self.moves) - 1
