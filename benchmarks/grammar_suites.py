@@ -13,6 +13,7 @@ DIALECTS = {
     "draft2020-12": "https://json-schema.org/draft/2020-12/schema",
     "draft7": "http://json-schema.org/draft-07/schema#",
 }
+PROPERTY_KEYWORDS = ("properties", "patternProperties", "additionalProperties")
 MAX_READINGS = 12  # schemas that are asked for the order of one value's properties
 
 
@@ -101,20 +102,27 @@ def _in_schema_order(root: Any, schemas: list[Any], value: Any) -> Any:
 
 
 def _applied(root: Any, schema: Any, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """The schema and all that it applies to the same value, those it refers to first."""
+    """Keyword by keyword, in the order of the text, what the schema applies to the same value.
+
+    Those about properties are one: they come with the first of them.
+    """
     if not isinstance(schema, dict) or id(schema) in seen:
         return
     seen.add(id(schema))
-    yield from _applied(root, _referred(root, schema.get("$ref")), seen)
-    yield schema
-    for keyword in ("allOf", "anyOf", "oneOf"):
-        for inner in schema[keyword] if isinstance(schema.get(keyword), list) else []:
-            yield from _applied(root, inner, seen)
-    for keyword in ("if", "then", "else", "not"):
-        yield from _applied(root, schema.get(keyword), seen)
-    for keyword in ("dependencies", "dependentSchemas"):
-        for inner in _dict(schema, keyword).values():
-            yield from _applied(root, inner, seen)
+    about_properties = {keyword: schema[keyword] for keyword in PROPERTY_KEYWORDS if keyword in schema}
+    for keyword, value in schema.items():
+        if keyword in PROPERTY_KEYWORDS:
+            yield about_properties
+            about_properties = {}
+            continue
+        yield {keyword: value}
+        if keyword == "$ref":
+            yield from _applied(root, _referred(root, value), seen)
+        elif keyword in ("if", "then", "else", "not"):
+            yield from _applied(root, value, seen)
+        elif keyword in ("allOf", "anyOf", "oneOf", "dependencies", "dependentSchemas"):
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from _applied(root, inner, seen)
 
 
 def _item_schemas(applied: list[dict[str, Any]], value: list[Any], index: int) -> list[Any]:
