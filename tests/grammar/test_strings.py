@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scalar_walks import all_hold, bits, label_of, labels_in_table, places, strings
 
@@ -74,6 +74,7 @@ def test_labels_agree_with_what_holds_of_the_decoded_text(atoms: list[StringAtom
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(_atoms, max_size=3), st.lists(st.sampled_from([None, 0, 1]), min_size=8, max_size=8))
+@example([Pattern("^.*é"), LengthAtLeast(2)], [0, None, None, 1])
 def test_every_label_that_the_table_promises_can_be_reached(atoms: list[StringAtom], labels: list[int | None]) -> None:
     procedure = string_procedure(atoms, lambda truths: labels[bits(truths)], Budget(CompileLimits()))
     promised = labels_in_table(procedure)
@@ -119,6 +120,12 @@ def test_lengths_are_in_code_points_and_counted_by_a_few_states() -> None:
     assert label_of(procedure, json.dumps("é" * 100_000)) == 0
     assert label_of(procedure, json.dumps("😀" * 100_001, ensure_ascii=False)) is None
     assert label_of(procedure, '"' + "a" * 100_001) is None
+
+
+def test_characters_below_a_short_minimum_are_not_counted() -> None:
+    procedure = string_procedure([LengthAtLeast(3), LengthAtMost(50)], all_hold, Budget(CompileLimits()))
+    assert [n for n in range(60) if label_of(procedure, '"' + "a" * n + '"') == 0] == list(range(3, 51))
+    assert len(procedure.table) < 80
 
 
 def test_a_pattern_and_a_long_length_hold_together() -> None:
