@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from random_automata import automata, cursors
 
 from sgrun.grammar import masks
-from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.automaton import ACCEPT, COUNT, MOVE, OP_BITS, Automaton
 from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.masks import token_bitmask
 from sgrun.grammar.vocabulary import Vocabulary
@@ -17,7 +17,7 @@ from sgrun.grammar.walk import Cursor
 from sgrun.types import JsonSchemaSpec, RegexSpec
 
 SHORT = [bytes(letters) for length in (1, 2, 3) for letters in product(b"abc", repeat=length)]
-LONG = [b"abcabc", b"aaaaaaaaaa", b"bbbbbbb", b"cccccccccc", b"abababab", b"cab" * 3, b"a" * 13, b"ba" * 6]
+LONG = [b"abcabc", b"aaaaaaaaaa", b"bbbbbbb", b"cccccccccc", b"abababab", b"cab" * 3, b"a" * 18, b"ba" * 6]
 TEXTS = ["é", "日本", "aé", "aab", "\x7f~", "𝄞", 'a"', '"a', 'aa"', "\\", "a\n", "é\nab", 'a"aaa', "é" * 9]
 PARTIAL = [b"\xc3", b"\xa9", b"a\xff", b"\xa9a", b"a\xe6\x97", b"\xa5ab", b"\xed\xa0\x80"]
 PIECES: list[bytes | None] = [None, *SHORT, b"", *LONG, b"ab", *(text.encode() for text in TEXTS), *PARTIAL]
@@ -160,3 +160,33 @@ def test_many_keys_are_told_apart_like_few() -> None:
     for keys in (draw.integers(0, 50, 5000) << 32 | draw.integers(0, 9, 5000), draw.integers(0, 2**50, 5000)):
         distinct, inverse = masks.distinct(keys)
         assert sorted(distinct) == sorted(set(keys.tolist())) and (distinct[inverse] == keys).all()
+
+
+def automaton_of(rows: list[list[int]], classes: np.ndarray, counts: list[list[int]]) -> Automaton:
+    table, sites = np.array(rows, dtype=np.int32), np.zeros((0, 2), dtype=np.int32)
+    return Automaton(classes, table, sites, np.array(counts, dtype=np.int32).reshape(-1, 3), start=1)
+
+
+def test_byte_that_counts_twice_comes_to_its_threshold_sooner() -> None:
+    classes = np.zeros(256, dtype=np.uint8)
+    classes[ord("a")] = 1
+    count, again, move = COUNT | 0 << OP_BITS, COUNT | 1 << OP_BITS, MOVE | 1 << OP_BITS
+    automaton = automaton_of(
+        [[0, 0, 0], [0, count, ACCEPT], [0, again, 0], [0, move, 0]], classes, [[9, 2, 0], [99, 3, 0]]
+    )
+    pieces: list[bytes | None] = [b"a" * length for length in range(1, 8)]
+    assert bits(Vocabulary(pieces).masks.get(automaton, automaton.walker.start)) == [0, 1, 2, 3]
+
+
+def test_text_that_is_free_after_half_a_character_is_not_free_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "MANY", 0)
+    classes = np.ones(256, dtype=np.uint8)
+    for number, (low, high) in enumerate([(0xC2, 0xDF), (0xE0, 0xEF), (0xF0, 0xF4), (0x80, 0xBF)], start=2):
+        classes[low : high + 1] = number
+    rows = [[0] * 7, [0, 0, 0, 2, 0, 0, 0], [0, 2, 3, 4, 5, 0, 0], [0, 0, 0, 0, 0, 2, 0], [0, 0, 0, 0, 0, 3, 0]]
+    rows.append([0, 0, 0, 0, 0, 4, 0])
+    moves = [[MOVE | state << OP_BITS if state else 0 for state in row] for row in rows]
+    automaton = automaton_of(moves, classes, [])  # \xe6 and then characters, which do not go on with \x97
+    pieces: list[bytes | None] = ["日本".encode(), b"\xe6a", b"\xe6", b"\xe6\x97"]
+    expected = by_definition(automaton, automaton.walker.start, pieces)
+    assert bits(Vocabulary(pieces).masks.get(automaton, automaton.walker.start)) == expected == [1, 2]
