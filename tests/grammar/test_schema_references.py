@@ -46,7 +46,8 @@ CASES: list[Case] = [
     ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/c"}, "c": INTEGER}}, [1], [""]),
     ({"$ref": "#/$defs/a", "minimum": 2, "$defs": {"a": INTEGER}}, [2], [1, ""]),
     ({"properties": {"$ref": STRING}}, [{"$ref": ""}], [{"$ref": 1}]),
-    ({"items": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "type": "array"}, [[], [None, [[], [None]]]], [[1], [[[1]]]]),
+    ({"items": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "type": "array"}, [[], [None, [[], [None]]]], [[1],
+     [[[1]]]]),
     (
         {"$id": "https://example.org/strict", "$dynamicAnchor": "node", "$ref": "tree", "unevaluatedProperties": False,
          "$defs": {"tree": TREE}},
