@@ -85,8 +85,14 @@ def keywords(result: dict[str, Any]) -> str:
     sources = [result["suite"][draft]["sgrun"]["keywords"] for draft in DRAFTS]
     sources.append(result["maskbench"]["sgrun"]["keywords"])
     names = sorted({name for source in sources[:2] for name in source}, key=lambda name: ("/" in name, name))
+    names = [
+        name for name in names if "/" not in name or any(set(source.get(name, {})) - {RIGHT} for source in sources)
+    ]
     rows = [[f"`{name}`", *(_share(source.get(name)) for source in sources)] for name in names]
-    return "\n## Keyword by keyword\n\n" + table(["keyword", *DRAFTS.values(), "MaskBench"], rows)
+    return (
+        "\n## Keyword by keyword\n\nOf the optional files, formats among them, those that are not all right.\n\n"
+        + table(["keyword", *DRAFTS.values(), "MaskBench"], rows)
+    )
 
 
 def _share(counts: dict[str, int] | None) -> str:
