@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from fractions import Fraction
+from functools import cache
 from math import gcd
 from typing import Any
 
@@ -105,7 +106,7 @@ class _Exponents(Enum):
     ANY = auto()
 
 
-class _Phase(Enum):
+class _Phase(IntEnum):
     START = auto()
     SIGN = auto()
     ZERO = auto()
@@ -154,6 +155,7 @@ _SCIENTIFIC_DIGITS: dict[_Phase, list[tuple[range, _Phase]]] = {
 }
 
 
+@cache
 def _syntax(phase: _Phase, exponents: _Exponents) -> list[tuple[int, _Phase]]:
     """The symbols that may follow, each with the phase it leads to."""
     match phase:
@@ -414,28 +416,50 @@ def _decimal_exponent(size: Fraction) -> int:
 _Tracker = _Divisibility | _Comparison
 
 
+class _Steps:
+    """One tracker with its places as numbers, each step taken once."""
+
+    def __init__(self, tracker: _Tracker) -> None:
+        self._tracker: Any = tracker  # its places are its own affair
+        self._places: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+        self._known: dict[tuple[int, _Phase, int], int] = {}
+
+    def start(self, is_negative: bool) -> int:
+        return self._number(self._tracker.start(is_negative))
+
+    def after(self, number: int, phase: _Phase, symbol: int) -> int:
+        key = (number, phase, symbol)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._number(self._tracker.after(self._places[number], phase, symbol))
+        return known
+
+    def result(self, number: int) -> int:
+        result: int = self._tracker.result(self._places[number])
+        return result
+
+    def _number(self, place: Any) -> int:
+        number = self._numbers.setdefault(place, len(self._places))
+        if number == len(self._places):
+            self._places.append(place)
+        return number
+
+
 def _explore(atoms: tuple[NumberAtom, ...], budget: Budget) -> NumberTable:
     """Runs all atoms side by side over every number."""
     exponents = _exponents_for(atoms)
-    trackers: dict[tuple[bool, Fraction], _Tracker] = {}
     keys = [_tracker_key(atom) for atom in atoms]
+    indices = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     has_scientific = exponents is _Exponents.SCIENTIFIC
-    for is_bound, value in keys:
-        if (is_bound, value) not in trackers:
-            tracker = _Comparison(value, has_scientific) if is_bound else _Divisibility(value, budget)
-            trackers[is_bound, value] = tracker
-    indices = {key: i for i, key in enumerate(trackers)}
+    running = [
+        _Steps(_Comparison(value, has_scientific) if is_bound else _Divisibility(value, budget))
+        for is_bound, value in indices
+    ]
     tests = [(indices[key], _signs_that_hold(atom)) for key, atom in zip(keys, atoms, strict=True)]
-    running = list(trackers.values())
+    positive, negative = (tuple(steps.start(is_negative) for steps in running) for is_negative in (False, True))
 
-    def after(phase: _Phase, places: tuple[Any, ...], symbol: int, to: _Phase) -> tuple[Any, ...]:
-        if to is _P.SIGN:
-            return tuple(tracker.start(True) for tracker in running)
-        if phase is _P.START:
-            places = tuple(tracker.start(False) for tracker in running)
-        return tuple(tracker.after(place, to, symbol) for tracker, place in zip(running, places, strict=True))
-
-    states: dict[tuple[_Phase, tuple[Any, ...]], int] = {(_P.START, ()): 1}
+    states: dict[tuple[_Phase, tuple[int, ...]], int] = {(_P.START, positive): 1}
     rows: list[list[int]] = [[0] * len(SYMBOLS)]
     truths: list[tuple[bool, ...] | None] = [None]
     waiting = deque(states)
@@ -443,15 +467,22 @@ def _explore(atoms: tuple[NumberAtom, ...], budget: Budget) -> NumberTable:
         phase, places = waiting.popleft()
         row = [0] * len(SYMBOLS)
         for symbol, to in _syntax(phase, exponents):
-            state = (to, after(phase, places, symbol, to))
-            if state not in states:
-                states[state] = len(states) + 1
+            if to is _P.SIGN:
+                following = negative
+            else:
+                following = tuple(
+                    [steps.after(place, to, symbol) for steps, place in zip(running, places, strict=True)]
+                )
+            state = (to, following)
+            number = states.get(state)
+            if number is None:
+                number = states[state] = len(states) + 1
                 budget.spend("max_states", 1)
                 waiting.append(state)
-            row[symbol] = states[state]
+            row[symbol] = number
         rows.append(row)
         if phase in _NUMBERS:
-            results = [tracker.result(place) for tracker, place in zip(running, places, strict=True)]
+            results = [steps.result(place) for steps, place in zip(running, places, strict=True)]
             truths.append(tuple(results[i] in signs for i, signs in tests))
         else:
             truths.append(None)
