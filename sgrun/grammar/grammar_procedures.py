@@ -34,10 +34,14 @@ def grammar_procedures(
     if len(grammar.rules) > MAX_RULES:
         raise GrammarTooLargeError(f"the grammar uses {len(grammar.rules)} rules; allowed: at most {MAX_RULES}")
     terminals = Terminals(budget, lambda key: _first_of(key, resolve_external))
-    grammar = cfg.reachable(without_left_recursion(grammar, terminals, budget))
-    grammar = with_brackets(grammar, RuleSets(grammar, terminals, after))
-    sets = RuleSets(grammar, terminals, after)
-    pushdown = _explored(grammar, terminals, sets, budget, after)
+    try:
+        pushdown = _pushdown(grammar, terminals, budget, after, loops_tails=True)
+    except Conflict as conflict:
+        # Rules that are called at their end can be told apart from others that are called in the same place.
+        try:
+            pushdown = _pushdown(grammar, terminals, budget, after, loops_tails=False)
+        except Conflict:
+            raise UnsupportedGrammarError(str(conflict)) from conflict
     root = pushdown.root(after)
 
     def resolve(key: Hashable) -> Explorable | Procedure:
@@ -47,6 +51,12 @@ def grammar_procedures(
         return resolve_external(key)
 
     return root, resolve
+
+
+def _pushdown(grammar: Grammar, terminals: Terminals, budget: Budget, after: ByteSet, *, loops_tails: bool) -> Pushdown:
+    grammar = cfg.reachable(without_left_recursion(grammar, terminals, budget, loops_tails=loops_tails))
+    grammar = with_brackets(grammar, RuleSets(grammar, terminals, after))
+    return _explored(grammar, terminals, RuleSets(grammar, terminals, after), budget, after)
 
 
 def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Budget, after: ByteSet) -> Pushdown:
@@ -80,7 +90,8 @@ def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Bu
                 unfit |= conflict.rules
             continue
         return pushdown
-    raise UnsupportedGrammarError(str(first_conflict)) from first_conflict
+    assert first_conflict is not None
+    raise first_conflict
 
 
 class _Anything:

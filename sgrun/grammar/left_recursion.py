@@ -16,13 +16,18 @@ from sgrun.grammar.rule_sets import Terminals, nullable_rules
 _Parts = tuple[Expr, ...]
 
 
-def without_left_recursion(grammar: Grammar, terminals: Terminals, budget: Budget) -> Grammar:
-    """The same language. Raises InvalidGrammarError where a rule can never end, UnsupportedGrammarError where the
-    recursion is hidden behind something that may be empty."""
+def without_left_recursion(grammar: Grammar, terminals: Terminals, budget: Budget, *, loops_tails: bool) -> Grammar:
+    """The same language. `loops_tails`: recursion at the end of rules becomes iteration, too.
+
+    Raises InvalidGrammarError where a rule can never end, UnsupportedGrammarError where the recursion is hidden behind
+    something that may be empty.
+    """
     rewriter = _Rewriter(grammar, terminals, budget)
     edges = {name: set(rewriter.leading(rule.body)) for name, rule in grammar.rules.items()}
     for members in cfg.components(edges):
         rewriter.rewrite(members)
+    if not loops_tails:
+        return Grammar(rewriter.rules, grammar.start, grammar.skip)
     ending = {name: set(_ending(rule.body)) for name, rule in rewriter.rules.items()}
     for members in cfg.components(ending):
         rewriter.rewrite_tails(members)

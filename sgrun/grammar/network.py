@@ -108,7 +108,7 @@ class Network:
         start, final = self._add_position(name), self._add_position(name)
         self.graphs[name] = Graph(rule, start, final)
         self.final_of[final] = name
-        graph = symbol_graph(name, body, self._grammar, self._procedures, self._sets, self._budget)
+        graph = symbol_graph(body, self._grammar, self._procedures, self._sets, self._budget)
         states = [self._add_position(name) for _ in graph.edges]
         self.jumps[start].append((None, self._skip_before(states[0], name) if name == "" else states[0]))
         begins: dict[tuple[Terminal, int], int] = {}

@@ -25,29 +25,11 @@ class SymbolGraph:
     accepting: list[bool]
 
 
-def symbol_graph(
-    name: str, body: Expr, grammar: Grammar, procedures: set[str], sets: RuleSets, budget: Budget
-) -> SymbolGraph:
-    """The body of the procedure `name`; a call of itself at its very end becomes a jump to its start."""
+def symbol_graph(body: Expr, grammar: Grammar, procedures: set[str], sets: RuleSets, budget: Budget) -> SymbolGraph:
+    """The body of the procedure `name`."""
     nfa = _Nfa(grammar, procedures, sets, budget)
     nfa.add(body, 0, 1, 0)
-    graph = _minimized(nfa.determinized())
-    own = Ref(name)
-    ends = {state for state, ends in enumerate(graph.accepting) if ends and not graph.edges[state]}
-    if not any(edges.get(own) in ends for edges in graph.edges):
-        return graph
-    looped = _Nfa(grammar, procedures, sets, budget)
-    states = [looped.add_state() for _ in graph.edges]
-    looped.jumps[0].append(states[0])
-    for state, edges in enumerate(graph.edges):
-        if graph.accepting[state]:
-            looped.jumps[states[state]].append(1)
-        for symbol, target in edges.items():
-            if symbol == own and target in ends:
-                looped.jumps[states[state]].append(states[0])
-            else:
-                looped.moves[states[state]].append((symbol, states[target]))
-    return _minimized(looped.determinized())
+    return _minimized(nfa.determinized())
 
 
 class _Nfa:
