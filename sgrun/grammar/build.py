@@ -8,18 +8,15 @@ from sgrun.grammar import charset
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.nfa import Counting, Counts, Nfa
 from sgrun.grammar.repeats import holds_any, may_be_empty
-from sgrun.grammar.rewrite import json_escaped, restricted, without_assertions
+from sgrun.grammar.rewrite import restricted, without_assertions
 from sgrun.grammar.syntax import (
     Alternation,
     Assertion,
     Chars,
     Complement,
     Concat,
-    Elements,
     Intersection,
-    JsonEscaped,
     Lookahead,
-    Members,
     Node,
     Repeat,
     Scope,
@@ -69,10 +66,6 @@ def _add(nfa: Nfa, node: Node, source: int, target: int, counted: Mapping[Repeat
                 _add_counted(nfa, node, counted[node], source, target)
             else:
                 _add_repeat(nfa, node, source, target, counted)
-        case Elements():
-            _add_elements(nfa, node, source, target)
-        case Members():
-            _add_members(nfa, node, source, target)
         case Assertion(position):
             nfa.guarded.setdefault(source, []).append((position, target))
         case Lookahead(inner, is_negated):
@@ -80,8 +73,6 @@ def _add(nfa: Nfa, node: Node, source: int, target: int, counted: Mapping[Repeat
             nfa.lookaheads.append((build_nfa(Concat((inner, _ANYTHING)), nfa.budget), is_negated))
         case Scope(inner):
             nfa.embed(without_assertions(build_nfa(inner, nfa.budget, counted)), source, target)
-        case JsonEscaped(inner):
-            nfa.embed(json_escaped(build_nfa(inner, nfa.budget, counted)), source, target)
         case Intersection(left, right):
             if holds_any(right, counted):
                 left, right = right, left
@@ -127,43 +118,3 @@ def _add_repeat(nfa: Nfa, node: Repeat, source: int, target: int, counted: Mappi
         _add(nfa, node.node, source, after, counted)
         source = after
     nfa.add_jump(source, target)
-
-
-def _add_elements(nfa: Nfa, node: Elements, source: int, target: int) -> None:
-    if node.min_count == 0:
-        nfa.add_jump(source, target)
-    before = source
-    num_items = 0
-    while node.max_count is None or num_items < node.max_count:
-        is_rest = num_items >= len(node.prefix)
-        item = node.rest if is_rest else node.prefix[num_items]
-        if item is None:
-            return
-        first, after = nfa.add_state(), nfa.add_state()
-        nfa.add_jump(before, first)
-        _add(nfa, item, first, after, _NONE)
-        num_items += 1
-        if num_items >= node.min_count:
-            nfa.add_jump(after, target)
-        before = nfa.add_state()
-        _add(nfa, node.separator, after, before, _NONE)
-        if is_rest and node.max_count is None and num_items >= node.min_count:
-            nfa.add_jump(before, first)
-            return
-
-
-def _add_members(nfa: Nfa, node: Members, source: int, target: int) -> None:
-    """Two rails run along the items: on `bare` nothing is written yet, on `led` the next item needs a separator."""
-    bare, led = nfa.add_state(), nfa.add_state()
-    nfa.add_jump(source, bare)
-    for item, is_required in node.items:
-        first, next_bare, next_led = nfa.add_state(), nfa.add_state(), nfa.add_state()
-        nfa.add_jump(bare, first)
-        _add(nfa, node.separator, led, first, _NONE)
-        _add(nfa, item, first, next_led, _NONE)
-        if not is_required:
-            nfa.add_jump(bare, next_bare)
-            nfa.add_jump(led, next_led)
-        bare, led = next_bare, next_led
-    nfa.add_jump(bare, target)
-    nfa.add_jump(led, target)

@@ -11,11 +11,8 @@ from sgrun.grammar.syntax import (
     Chars,
     Complement,
     Concat,
-    Elements,
     Intersection,
-    JsonEscaped,
     Lookahead,
-    Members,
     Node,
     Repeat,
     Scope,
@@ -72,15 +69,13 @@ class _Planner:
                 return _Plan(1 + sum(plan.unrolled for plan in plans), 1 + sum(plan.size for plan in plans), counted)
             case Repeat():
                 return self._repeat(node)
-            case Scope(inner) | JsonEscaped(inner):
+            case Scope(inner):
                 return self.plan(inner)
             case Lookahead(inner, _) | Complement(inner):
                 return _Plan(self.plan(inner).unrolled, self.plan(inner).unrolled)
             case Intersection(left, right):
                 one, two = sorted((self.plan(left), self.plan(right)), key=lambda plan: plan.unrolled - plan.size)
                 return _Plan(one.unrolled * two.unrolled, one.unrolled * two.size, two.counted)
-            case Elements() | Members():  # unrolled whatever they hold
-                return _Plan(1, 1)
 
     def _repeat(self, node: Repeat) -> _Plan:
         body = self.plan(node.node)
@@ -120,12 +115,8 @@ def may_be_empty(node: Node, *, if_assertions_hold: bool) -> bool:
             return ask(left) and ask(right)
         case Complement(inner):
             return not may_be_empty(inner, if_assertions_hold=not if_assertions_hold)
-        case Scope(inner) | JsonEscaped(inner):
+        case Scope(inner):
             return ask(inner)
-        case Elements(prefix, rest, _, min_count, _):
-            return min_count == 0 or (not prefix and rest is None)
-        case Members(items, _):
-            return not any(is_required for _, is_required in items)
 
 
 def holds_any(node: Node, repeats: Collection[Repeat]) -> bool:
@@ -137,7 +128,7 @@ def holds_any(node: Node, repeats: Collection[Repeat]) -> bool:
             return node in repeats or holds_any(inner, repeats)
         case Concat(parts) | Alternation(parts):
             return any(holds_any(part, repeats) for part in parts)
-        case Scope(inner) | JsonEscaped(inner):
+        case Scope(inner):
             return holds_any(inner, repeats)
         case Intersection(left, right):
             return holds_any(left, repeats) or holds_any(right, repeats)

@@ -1,4 +1,4 @@
-"""Rewrites one NFA into another: assertions, lookahead and conditions on the whole text worked in; JSON spelling.
+"""Rewrites one NFA into another: assertions, lookahead and conditions on the whole text worked in.
 
 A place is a state of the NFA, what was read before it as far as assertions look back, what the rest has been promised
 to be, and the duties that follow the rest: deterministic automata, one for each lookahead that was passed.
@@ -17,9 +17,6 @@ from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.dfa import DEAD, Atoms, Dfa, atoms_of, determinize, minimize
 from sgrun.grammar.nfa import Guard, Nfa
 from sgrun.grammar.syntax import Position
-
-JSON_RAW = charset.subtract(charset.SCALARS, charset.union(charset.of_chars('"\\'), ((0x00, 0x1F),)))
-_SHORT_ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 
 
 class _Behind(IntEnum):
@@ -312,28 +309,3 @@ def _promise_after(kind: _Kind, ahead: _Ahead) -> _Ahead:
     if ahead & _Ahead.NEWLINE:
         promise |= _ANYTHING & ~_Ahead.END
     return promise
-
-
-def json_escaped(nfa: Nfa) -> Nfa:
-    """The texts as they are spelled between the quotes of a JSON string, each in one way.
-
-    Control characters without a short escape (RFC 8259, section 7) are left out.
-    """
-    assert not nfa.guarded, "assertions are relative to the text, so they are worked in first"
-    result = Nfa(nfa.budget)
-    while result.num_states < nfa.num_states:
-        result.add_state()
-    result.counting = {state: list(counting) for state, counting in nfa.counting.items()}
-    backslash = result.char("\\")
-    for state, targets in enumerate(nfa.jumps):
-        result.jumps[state] = list(targets)
-    for state, moves in enumerate(nfa.moves):
-        for label, target in moves:
-            code_points = nfa.labels[label]
-            result.add_move(state, result.label(charset.intersect(code_points, JSON_RAW)), target)
-            letters = "".join(to for char, to in _SHORT_ESCAPES.items() if charset.contains(code_points, ord(char)))
-            if letters:
-                escape = result.add_state()
-                result.add_move(state, backslash, escape)
-                result.add_move(escape, result.label(charset.of_chars(letters)), target)
-    return result

@@ -46,28 +46,6 @@ class Repeat:
     max_count: int | None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Elements:
-    """Items with a separator between them: at first those of `prefix`, then `rest` over and over.
-
-    Between `min_count` and `max_count` items (None: any number); without `rest`, at most those of `prefix`.
-    """
-
-    prefix: tuple[Node, ...]
-    rest: Node | None
-    separator: Node
-    min_count: int
-    max_count: int | None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Members:
-    """Items in this order with a separator between them; only those flagged as required must be there."""
-
-    items: tuple[tuple[Node, bool], ...]
-    separator: Node
-
-
 class Position(Enum):
     """Where an assertion holds; relative to the enclosing Scope."""
 
@@ -103,13 +81,6 @@ class Scope:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class JsonEscaped:
-    """The texts of `node` as they are spelled between the quotes of a JSON string."""
-
-    node: Node
-
-
-@dataclass(frozen=True, eq=False, slots=True)
 class Intersection:
     """The texts that both match."""
 
@@ -124,21 +95,7 @@ class Complement:
     node: Node
 
 
-Node = (
-    Chars
-    | Text
-    | Concat
-    | Alternation
-    | Repeat
-    | Elements
-    | Members
-    | Assertion
-    | Lookahead
-    | Scope
-    | JsonEscaped
-    | Intersection
-    | Complement
-)
+Node = Chars | Text | Concat | Alternation | Repeat | Assertion | Lookahead | Scope | Intersection | Complement
 EMPTY = Text("")
 
 

@@ -17,10 +17,8 @@ from sgrun.grammar.syntax import (
     Chars,
     Complement,
     Concat,
-    Elements,
     Intersection,
     Lookahead,
-    Members,
     Node,
     Repeat,
     Scope,
@@ -95,45 +93,6 @@ def test_intersection_takes_what_both_take() -> None:
 def test_intersection_without_common_text_adds_nothing() -> None:
     procedure = _compiled(Alternation((Intersection(Text("ab"), Text("ac")), Text("d"))))
     assert takes(procedure, "d") and not takes(procedure, "ab") and not takes(procedure, "")
-
-
-@pytest.mark.parametrize("has_rest", [False, True])
-@pytest.mark.parametrize("min_count", [0, 1, 3])
-@pytest.mark.parametrize("max_count", [None, 0, 2, 4])
-def test_elements_count_their_items(has_rest: bool, min_count: int, max_count: int | None) -> None:
-    node = Elements((Text("p"), Text("q")), Text("r") if has_rest else None, Text(","), min_count, max_count)
-    procedure = (
-        _compiled(Concat((Text("["), node, Text("]")))) if _is_satisfiable(has_rest, min_count, max_count) else None
-    )
-    for num_items in range(7):
-        text = "[" + ",".join("pqrrrrr"[:num_items]) + "]"
-        fits = min_count <= num_items <= (99 if max_count is None else max_count) and (has_rest or num_items <= 2)
-        assert (procedure is not None and takes(procedure, text)) == fits, text
-
-
-def _is_satisfiable(has_rest: bool, min_count: int, max_count: int | None) -> bool:
-    return min_count <= (99 if max_count is None else max_count) and (has_rest or min_count <= 2)
-
-
-def test_members_keep_order_and_separate_what_is_there() -> None:
-    node = Members(((Text("a"), False), (Text("b"), True), (Text("c"), False)), Text(","))
-    procedure = _compiled(node)
-    accepted = {"b", "a,b", "b,c", "a,b,c"}
-    for text in [*accepted, "", "a", "a,c", "c", "b,", ",b", "b,a", "a,b,", "b,b", "ab"]:
-        assert takes(procedure, text) == (text in accepted), text
-
-
-def test_members_that_are_all_optional_may_be_absent() -> None:
-    procedure = _compiled(Concat((Text("{"), Members(((Text("a"), False), (Text("b"), False)), Text(",")), Text("}"))))
-    for text, expected in [
-        ("{}", True),
-        ("{a}", True),
-        ("{b}", True),
-        ("{a,b}", True),
-        ("{,b}", False),
-        ("{a,}", False),
-    ]:
-        assert takes(procedure, text) == expected, text
 
 
 def test_empty_text_is_accepted_at_the_start() -> None:
