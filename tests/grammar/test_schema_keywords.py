@@ -232,7 +232,7 @@ def test_words_that_no_draft_knows_constrain_nothing() -> None:
         ({"minProperties": 1}, []),
         ({"minProperties": 2, "properties": {"a": {}, "b": {}}, "additionalProperties": False}, []),
         ({"minProperties": 2, "patternProperties": {"a": {}}, "additionalProperties": False}, ["#/minProperties"]),
-        ({"properties": {"a": {"$ref": "#/$defs/u"}, "b": {"$ref": "#/$defs/u"}}, "$defs": {"u": {"uniqueItems": True}}},
+        ({"prefixItems": [{"$ref": "#/$defs/u"}, {"$ref": "#/$defs/u"}], "$defs": {"u": {"uniqueItems": True}}},
          ["#/$defs/u/uniqueItems"]),
     ],
 )  # fmt: skip
