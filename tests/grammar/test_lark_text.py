@@ -48,10 +48,7 @@ def _parses(parser: Lark, text: str) -> bool:
 def _mutated(text: str, chars: str, draw: random.Random) -> str:
     for _ in range(draw.randrange(3)):
         at = draw.randrange(len(text) + 1)
-        if draw.random() < 0.5:
-            text = text[:at] + text[at + 1 :]
-        else:
-            text = text[:at] + draw.choice(chars) + text[at:]
+        text = text[:at] + draw.choice(["", text[at : at + 1] + draw.choice(chars)]) + text[at + 1 :]
     return text
 
 
@@ -78,7 +75,7 @@ def test_names_are_not_keywords_where_both_could_stand_and_keywords_are_whole_wo
 
 
 def test_terminals_are_as_long_as_they_can_be() -> None:
-    automaton = _lark('start: A B\nA: /[a-y]+/\nB: /[xyz]+/')
+    automaton = _lark("start: A B\nA: /[a-y]+/\nB: /[xyz]+/")
     assert accepts(automaton, "abz")
     assert not accepts(automaton, "axyx")  # A takes all of it, as it does in a lexer
     assert accepts(_lark('start: "a"* "ab"'), "aab")  # plain strings leave room for what follows
@@ -113,7 +110,9 @@ def test_prefix_operators_bind_as_the_rules_say() -> None:
 
 
 def test_alternatives_that_begin_alike_are_told_apart_however_deep() -> None:
-    automaton = _lark('start: target "=" expr | expr\ntarget: "(" target ")" | N\nexpr: "(" expr ")" | N | "1"\nN: /[a-z]/')
+    automaton = _lark(
+        'start: target "=" expr | expr\ntarget: "(" target ")" | N\nexpr: "(" expr ")" | N | "1"\nN: /[a-z]/'
+    )
     for text in ("((a))=((1))", "((1))", "((a))", "a=1"):
         assert accepts(automaton, text), text
     for text in ("((1))=a", "((a)=1", "1=a"):
@@ -158,21 +157,23 @@ def test_common_terminals_have_the_texts_of_larks_own(name: str) -> None:
 
 
 def test_repeats_options_templates_and_escapes() -> None:
-    automaton = _lark(r'''
+    automaton = _lark(r"""
         start: pairs{item, ";"} ["!"] "\u00e9\n\"\x41"i ~ 2
         pairs{x, s}: x s x | pairs{x, ","}
         item: ("a".."c"){2,3} | /x/+
-        ''')
+        """)
     assert accepts(automaton, 'ab;xxxé\n"AÉ\n"a')
     assert accepts(_lark('start: f{"a"}\nf{x}: x | "(" f{x} ")"'), "((a))")
     assert not accepts(automaton, 'a;xxxé\n"Aé\n"A')
 
 
 def test_json_schemas_stand_within_rules() -> None:
-    automaton = _lark('start: "call" NAME %json {"type": "array", "items": {"type": "integer"}} ";"\nNAME: /[a-z]+/\n%ignore " "')
+    automaton = _lark(
+        'start: "call" NAME %json {"type": "array", "items": {"type": "integer"}} ";"\nNAME: /[a-z]+/\n%ignore " "'
+    )
     assert accepts(automaton, "call f [1, 2] ;")
     assert not accepts(automaton, 'call f ["a"];')
-    with pytest.raises(InvalidGrammarError, match="line 1, column 14.*line 2, column 6"):
+    with pytest.raises(InvalidGrammarError, match=r"line 1, column 14.*line 2, column 6"):
         _lark('start: %json {\n"a": }')
 
 
