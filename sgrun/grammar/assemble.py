@@ -54,7 +54,7 @@ def assemble(
     if start == DEAD:
         raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
     packer.run()
-    return _packed(packer, start, tuple(dict.fromkeys(checked_afterwards)))
+    return _packed(packer, start, tuple(dict.fromkeys(checked_afterwards)), budget)
 
 
 _Row = tuple[int, tuple[Any, ...]]  # a pattern of columns, and the entries in it
@@ -206,7 +206,7 @@ def _entry(op: int, state: int) -> int:
     return DEAD if state == DEAD else op | state << OP_BITS
 
 
-def _packed(packer: _Packer, start: int, checked_afterwards: tuple[Unchecked, ...]) -> Automaton:
+def _packed(packer: _Packer, start: int, checked_afterwards: tuple[Unchecked, ...], budget: Budget) -> Automaton:
     """Merges states that are alike and bytes that no state tells apart, and fills the tables."""
     merged = _Merged(packer)
     patterns = np.stack(list(merged.patterns))
@@ -215,6 +215,7 @@ def _packed(packer: _Packer, start: int, checked_afterwards: tuple[Unchecked, ..
     byte_classes = np.array([classes.setdefault(column.tobytes(), len(classes)) for column in columns])
     representatives = [*np.unique(byte_classes, return_index=True)[1].tolist(), END]
     cells = patterns[:, representatives]
+    budget.check("max_table_bytes", 4 * len(merged.rows) * len(representatives))
     table = np.zeros((len(merged.rows), len(representatives)), dtype=np.int32)
     for row, (pattern, entries) in zip(table, merged.rows, strict=True):
         row[:] = np.array(entries, dtype=np.int32)[cells[pattern]]
