@@ -243,6 +243,7 @@ class _Construction:
         table = np.stack(self._rows)
         live = self._completed(table)
         for number, step in self._steps.items():
+            # With both or neither of them live, a text that counts on comes to the threshold, whatever the counter is.
             if isinstance(step, CountStep) and (step.below in live) != (step.reached in live):
                 return Uncountable(self._repeats[number], is_ambiguous=False)
         if 1 not in live:
@@ -254,31 +255,21 @@ class _Construction:
         return _minimal(table, np.array(self._accepting), {n: s for n, s in self._steps.items() if n in live})
 
     def _completed(self, table: npt.NDArray[np.int32]) -> set[int]:
-        """The states from which there is a way to acceptance for every value that the counter may have.
-
-        That is: a way to acceptance, or to a count step both of whose targets are such states. A path that only counts
-        comes to its threshold, so the state below it may be taken for granted at first.
-        """
+        """The states from which there is a way to acceptance, if every count step comes to its threshold."""
         sources: list[list[int]] = [[] for _ in table]
         for state, row in enumerate(table):
             for target in np.unique(row[row != DEAD]).tolist():
                 sources[target].append(state)
         for number, step in self._steps.items():
             sources[step.target if isinstance(step, ResetStep) else step.reached].append(number)
-        assumed = set(range(len(table)))
-        while True:
-            found = set(np.flatnonzero(self._accepting).tolist())
-            waiting = list(found)
-            while waiting:
-                for source in sources[waiting.pop()]:
-                    taken = self._steps.get(source)
-                    is_safe = not isinstance(taken, CountStep) or taken.below in assumed
-                    if is_safe and source not in found:
-                        found.add(source)
-                        waiting.append(source)
-            if found == assumed:
-                return found
-            assumed = found
+        found = set(np.flatnonzero(self._accepting).tolist())
+        waiting = list(found)
+        while waiting:
+            for source in sources[waiting.pop()]:
+                if source not in found:
+                    found.add(source)
+                    waiting.append(source)
+        return found
 
 
 def _counted(kind: Counting, counts: Counts, target: int, effect: _Effect, region: _Region) -> _Way | None:

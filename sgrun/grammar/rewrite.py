@@ -301,11 +301,8 @@ def _promise(position: Position, behind: _Behind) -> _Ahead:
 
 def _promise_after(kind: _Kind, ahead: _Ahead) -> _Ahead:
     """What is promised about the rest after a code point of this kind; nothing, if it may not be read."""
-    if not kind.ahead & _Ahead.NEWLINE:
-        return _ANYTHING if kind.ahead & ahead else _Ahead(0)
-    promise = _Ahead(0)
-    if ahead & _Ahead.LAST_NEWLINE:
-        promise |= _Ahead.END
-    if ahead & _Ahead.NEWLINE:
-        promise |= _ANYTHING & ~_Ahead.END
-    return promise
+    if not kind.ahead & ahead:
+        return _Ahead(0)
+    if kind.ahead & _Ahead.NEWLINE and not ahead & _Ahead.NEWLINE:
+        return _Ahead.END  # only the last newline may be read
+    return _ANYTHING

@@ -300,6 +300,7 @@ Thought: [^\n]+\nAction: \w+\[[^\]\n]*\]\n? ⇒ Thought: x␤Action: Search[y] �
 \w+ ⇒ naïve ¦ 日本語 ¦ ٣ ⇏ a b ¦ -
 (?a)\w+ ⇒ naive ¦ x_1 ⇏ naïve ¦ 日
 \d+ ⇒ 123 ¦ ٣٤ ¦ १२ ⇏ ½ ¦ Ⅷ
+(?a)\w(?u:\w) ⇒ aé ¦ ab ⇏ éa ¦ a-
 (?a:\d+) ⇒ 123 ¦ 0 ⇏ ٣ ¦ a
 a\s+b ⇒ a b ¦ a␤b ¦ a b ⇏ ab ¦ a_b
 (?i)straße ⇒ STRAßE ¦ straẞe ⇏ STRASSE ¦ strabe

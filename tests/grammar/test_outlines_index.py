@@ -43,6 +43,13 @@ def test_what_an_index_leaves_out_is_left_out() -> None:
     assert takes(procedure, "") and takes(procedure, "abab") and not takes(procedure, "a")
 
 
+def test_a_token_may_lead_elsewhere_than_its_bytes_one_by_one() -> None:
+    index = RecordedIndex(1, {3, 5}, {1: {0: 2, 2: 4}, 2: {1: 3}, 4: {1: 5}})
+    procedure = from_outlines_index(index, [b"a", b"b", b"ab"], Budget(CompileLimits()))
+    for text, expected in [("ab", True), ("abb", True), ("abbb", False), ("a", False)]:
+        assert takes(procedure, text) == expected, text
+
+
 def test_tokens_may_split_a_character() -> None:
     index = RecordedIndex(1, {3}, {1: {0: 2, 2: 3}, 2: {1: 3}})
     procedure = from_outlines_index(index, [b"\xc3", b"\xa9", "日".encode()], Budget(CompileLimits()))

@@ -183,6 +183,7 @@ def test_random_patterns_agree_with_re(pattern: str, texts: list[str]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(_patterns, _texts)
 @example("(?:a|^b){3,5}a", ["aaab", "baaa", "aaaaaa", "aaaaaaa"])
+@example("(?:a+b?){3,5}", ["aaa", "aba", "ab", "aab", "ababab", "abababababab"])
 @example("(?:a{2}b?){3,5}(?!a)", ["aaaaaa", "aabaabaab", "aabaaba"])
 @example("(?:(?:a?){1,3}b){2,}", ["abab", "bb", "aaaab", "aabaaab"])
 def test_counted_repeats_agree_with_re(pattern: str, texts: list[str]) -> None:
