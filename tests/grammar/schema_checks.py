@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import jsonschema
@@ -94,5 +94,9 @@ def parsed(text: str, repeats: list[str]) -> Any:
 
 
 def _number(text: str) -> int | Decimal:
-    number = Decimal(text)
-    return int(number) if number.adjusted() < 400 and number == number.to_integral_value() else number
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent of dozens of digits, which only an unbounded number may have
+        return 0
+    is_whole = -400 < number.adjusted() < 400 and number == number.to_integral_value()
+    return int(number) if is_whole else number
