@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sgrun.errors import InvalidParameterError
 
 FinishReason = Literal["stop", "length"]
+Whitespace = Literal["compact", "space", "free"]
 
 MAX_STOP_STRINGS = 32
 MAX_TOP_LOGPROBS = 128
@@ -36,9 +37,37 @@ class RegexSpec:
 
 @dataclass(frozen=True, slots=True)
 class JsonSchemaSpec:
-    """The whole output is a JSON text valid under `schema` (the schema as JSON text)."""
+    """The whole output is a JSON text valid under `schema` (the schema as JSON text).
+
+    `whitespace` between its tokens: "compact" none, "space" at most one after comma and colon, "free" any. `strict`:
+    keywords that the automaton cannot enforce are refused; otherwise its `checked_afterwards` lists them, and checking
+    the finished text is the caller's.
+    """
 
     schema: str
+    whitespace: Whitespace = "space"
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.whitespace not in get_args(Whitespace):
+            raise InvalidParameterError(f"whitespace is {self.whitespace!r}; allowed: 'compact', 'space' and 'free'")
+        if not isinstance(self.strict, bool):
+            raise InvalidParameterError(f"strict is {self.strict!r}; allowed: True and False")
+
+
+@dataclass(frozen=True, slots=True)
+class LarkSpec:
+    """The whole output is a text of the rule `start` of a grammar in Lark's notation."""
+
+    grammar: str
+    start: str = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class GbnfSpec:
+    """The whole output is a text of the rule `root` of a grammar in GBNF, the notation of llama.cpp."""
+
+    grammar: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +77,38 @@ class ChoicesSpec:
     choices: tuple[str, ...]
 
 
-GrammarSpec = RegexSpec | JsonSchemaSpec | ChoicesSpec
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A named piece of a SequenceSpec; its text can be found again afterwards."""
+
+    name: str
+    spec: GrammarSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSpec:
+    """The whole output is one part after the other: constant texts and constrained pieces."""
+
+    parts: tuple[str | Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """After `begin` comes a text of `spec`, then `end`."""
+
+    begin: str
+    spec: GrammarSpec
+    end: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TriggeredSpec:
+    """Free text in which each `begin` of a trigger binds what comes after it."""
+
+    triggers: tuple[Trigger, ...]
+
+
+GrammarSpec = RegexSpec | JsonSchemaSpec | LarkSpec | GbnfSpec | ChoicesSpec | SequenceSpec | TriggeredSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

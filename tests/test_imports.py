@@ -17,7 +17,7 @@ ALLOWED = {
     "types": {"errors"},
     "errors": set(),
     "config": {"types", "errors"},
-    "grammar": {"types", "errors"},
+    "grammar": {"types", "errors", "models.tokenizer_files"},
     "lang": {"types", "errors"},
     "cache": {"types", "errors"},
     "models": {"types", "errors"},

@@ -55,14 +55,12 @@ from sgrun.errors import (
 )
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import GrammarCompiler
-from sgrun.grammar.matcher import GrammarMatcher, MaskCache
+from sgrun.grammar.matcher import Matcher
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.models.inputs import ForwardInputs
 from sgrun.types import Completion, GenerationResult, GrammarSpec, SamplingParams
 
 logger = logging.getLogger(__name__)
-
-MASK_CACHE_BYTES = 64 * 2**20
 
 
 class Forward(Protocol):
@@ -117,9 +115,9 @@ class EngineCore:
         self.sequences: dict[int, Sequence] = {}
         self._pinned: dict[int, Sequence] = {}  # sequences with a pin, longest pinned first
         self._to_advance: dict[int, Sequence] = {}
-        self._masks = MaskCache(MASK_CACHE_BYTES)
         token_bytes = tokenizer.token_bytes[: limits.vocab_size]
-        self._vocabulary = Vocabulary([*token_bytes, *[None] * (limits.vocab_size - len(token_bytes))])
+        padding = [None] * (limits.vocab_size - len(token_bytes))
+        self._vocabulary = Vocabulary([*token_bytes, *padding], tokenizer.eos_token_ids)
         self._num_tasks = 0
         self._num_steps = 0
         self._num_failures = 0
@@ -270,9 +268,8 @@ class EngineCore:
             generation.tasks.append(task)
         self._start(seq, generation)
 
-    def _matcher(self, automaton: Automaton, params: SamplingParams) -> GrammarMatcher:
-        end_ids = () if params.ignore_eos else self.tokenizer.eos_token_ids
-        return GrammarMatcher(automaton, self._vocabulary, self._masks, end_ids)
+    def _matcher(self, automaton: Automaton, params: SamplingParams) -> Matcher:
+        return automaton.matcher(self._vocabulary, end_token_ids=() if params.ignore_eos else None)
 
     def _start_scoring(self, seq: Sequence, op: Score) -> None:
         self._check_length(len(seq.token_ids), max(map(len, op.choices)))

@@ -12,7 +12,7 @@ from sgrun.engine.sampler import NOT_FINITE, NOTHING_ALLOWED, Sampled, SampleRow
 from sgrun.engine.sequence import Task, Work
 from sgrun.engine.tokenizer import Tokenizer
 from sgrun.errors import GrammarDeadEndError, NonFiniteLogitsError
-from sgrun.grammar.matcher import GrammarMatcher
+from sgrun.grammar.matcher import Matcher
 from sgrun.types import Chunk, Completion, FinishReason, SamplingParams, TokenLogprob
 
 SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the seeds of one generation's samples lie far apart
@@ -44,7 +44,7 @@ class SampleTask(Task):
     index: int
     tokenizer: Tokenizer
     detokenizer: Detokenizer
-    matcher: GrammarMatcher | None
+    matcher: Matcher | None
     logprobs: list[TokenLogprob] = field(default_factory=list)
     num_sent: int = 0  # output tokens, and with logprobs their entries, that chunks have carried
 

@@ -10,9 +10,9 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, models
 
-from sgrun.engine.token_bytes import component, components, token_bytes
-from sgrun.engine.tokenizer_files import TokenizerFiles, read_tokenizer
 from sgrun.errors import InvalidParameterError
+from sgrun.grammar.token_bytes import component, components, token_bytes
+from sgrun.models.tokenizer_files import TokenizerFiles, read_tokenizer
 from sgrun.types import ChatFormat, Segment
 
 

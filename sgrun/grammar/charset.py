@@ -77,7 +77,8 @@ NEWLINE = of_chars("\n")
 @cache
 def python_class(letter: str, is_ascii: bool = False) -> CodePoints:
     """What `\\d`, `\\w` or `\\s` (by its letter) matches in Python."""
-    every_char = np.arange(MAX_CODE_POINT + 1, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    # Nothing beyond the first four planes is a letter, a digit or white space.
+    every_char = np.arange(0x40000, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     runs = re.compile(rf"\{letter}+", re.ASCII if is_ascii else re.UNICODE).finditer(every_char)
     return tuple((run.start(), run.end() - 1) for run in runs)
 

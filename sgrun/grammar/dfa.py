@@ -1,4 +1,4 @@
-"""Deterministic automata over code points: atoms, subset construction, minimisation, product.
+"""Deterministic automata over code points: atoms, subset construction, minimisation.
 
 Atoms are the largest sets of code points that no label tells apart. Working on atoms instead of bytes keeps alphabet
 and state count small; the expansion to bytes comes last (utf8.py).
@@ -42,40 +42,38 @@ class Dfa:
 
 def atoms_of(labels: Sequence[CodePoints], budget: Budget) -> Atoms:
     """Sweeps over all range ends; code points with the same set of labels around them form one atom."""
-    events: dict[int, list[int]] = {}
+    budget.spend("max_set_elements", sum(map(len, labels)))
+    events: dict[int, int] = {}  # where ranges begin or end -> the labels of these ranges, as bits
     for label, code_points in enumerate(labels):
+        bit = 1 << label
         for low, high in code_points:
-            events.setdefault(low, []).append(label)
-            events.setdefault(high + 1, []).append(label)
-    atom_ids: dict[frozenset[int], int] = {}
-    ranges: list[list[tuple[int, int]]] = []
-    around: set[int] = set()
-    low = 0
+            events[low] = events.get(low, 0) ^ bit
+            events[high + 1] = events.get(high + 1, 0) ^ bit
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    around = low = 0
     for at in sorted(events):
-        budget.spend("max_set_elements", len(around) + len(events[at]))
         if around:
-            atom = atom_ids.setdefault(frozenset(around), len(ranges))
-            if atom == len(ranges):
-                ranges.append([])
-            ranges[atom].append((low, at - 1))
-        for label in events[at]:
-            around ^= {label}
+            ranges.setdefault(around, []).append((low, at - 1))
+        around ^= events[at]
         low = at
     of_label: list[set[int]] = [set() for _ in labels]
-    for members, atom in atom_ids.items():
-        for label in members:
+    for atom, members in enumerate(ranges):
+        budget.spend("max_set_elements", members.bit_count())
+        while members:
+            label = members.bit_length() - 1
             of_label[label].add(atom)
-    return Atoms([tuple(pairs) for pairs in ranges], [frozenset(atoms) for atoms in of_label])
+            members ^= 1 << label
+    return Atoms([tuple(pairs) for pairs in ranges.values()], [frozenset(atoms) for atoms in of_label])
 
 
 def determinize(nfa: Nfa, atoms: Atoms, budget: Budget) -> Dfa:
     """The subset construction over the NFA states from which acceptance can be reached, so every state is live."""
-    assert not nfa.guarded
+    assert not nfa.guarded and not nfa.counting
     closure = _Closures(nfa, budget)
     start = closure.of(Nfa.START)
     if not start:
         return Dfa(np.zeros((1, len(atoms.sets)), dtype=np.int32), np.zeros(1, dtype=np.bool_))
-    splitter = _Splitter(atoms)
+    splitter = LabelSplitter(atoms)
     states: dict[frozenset[int], int] = {start: 1}
     waiting = deque([start])
     rows = [np.zeros(len(atoms.sets), dtype=np.int32)]
@@ -132,7 +130,7 @@ class _Closures:
         return frozenset(s for s in seen if s == Nfa.ACCEPT or any(to in self._live for _, to in self._nfa.moves[s]))
 
 
-class _Splitter:
+class LabelSplitter:
     """Which atoms go with which of a state's labels; the answer for a tuple of labels is kept."""
 
     def __init__(self, atoms: Atoms) -> None:
@@ -224,34 +222,3 @@ def _quotient(dfa: Dfa, blocks: npt.NDArray[np.int32], num_blocks: int) -> Dfa:
     renamed = np.zeros(num_blocks, dtype=np.int32)
     renamed[order] = np.arange(len(order), dtype=np.int32)
     return Dfa(renamed[table[order]], dfa.accepting[representatives[order]])
-
-
-def intersection(left: Nfa, right: Nfa) -> Nfa:
-    """The texts that both accept: the product of the two deterministic automata, as an NFA again."""
-    budget = left.budget
-    atoms = atoms_of([*left.labels, *right.labels], budget)
-    num_left = len(left.labels)
-    one = minimize(determinize(left, Atoms(atoms.sets, atoms.of_label[:num_left]), budget))
-    two = minimize(determinize(right, Atoms(atoms.sets, atoms.of_label[num_left:]), budget))
-    result = Nfa(budget)
-    if one.is_empty or two.is_empty:
-        return result
-    names: dict[tuple[int, int], int] = {(1, 1): Nfa.START}
-    waiting = deque(names)
-    while waiting:
-        pair = waiting.popleft()
-        source = names[pair]
-        if one.accepting[pair[0]] and two.accepting[pair[1]]:
-            result.add_jump(source, Nfa.ACCEPT)
-        ranges: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        after_one, after_two = one.transitions[pair[0]], two.transitions[pair[1]]
-        common = np.flatnonzero((after_one != DEAD) & (after_two != DEAD)).tolist()
-        budget.spend("max_set_elements", len(common))
-        for atom in common:
-            ranges.setdefault((int(after_one[atom]), int(after_two[atom])), []).extend(atoms.sets[atom])
-        for target, pairs in ranges.items():
-            if target not in names:
-                names[target] = result.add_state()
-                waiting.append(target)
-            result.add_move(source, result.label(tuple(sorted(pairs))), names[target])
-    return result

@@ -14,7 +14,8 @@ class CompileLimits:
     max_source_len: int = 300_000  # characters of the pattern, the schema text or all choices; each reading counts
     max_nesting: int = 100  # groups in groups, schemas in schemas
     max_nfa_states: int = 150_000  # after counted repeats are unrolled
-    max_states: int = 50_000  # of the finished automaton, and of all that are made deterministic on the way
+    max_states: int = 200_000  # of the finished automaton, and of all that are made deterministic on the way
+    max_residues: int = 10_000  # that one multipleOf tells apart
     max_set_elements: int = 1_000_000  # ranges, labels and NFA states over all sets that are looked at
     max_work_bytes: int = 128 * 2**20  # of one table before its columns are merged
     max_table_bytes: int = 32 * 2**20  # of the finished transition table

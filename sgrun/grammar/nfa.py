@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
 
 from sgrun.errors import UnsupportedGrammarError
 from sgrun.grammar import charset
 from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.limits import Budget
-from sgrun.grammar.syntax import Position
+from sgrun.grammar.syntax import Position, Repeat
+
+
+class Counting(Enum):
+    """What a jump does to the count of a counted repeat, which is how many iterations have begun."""
+
+    ENTER = auto()  # to where iterations begin; the count is 0
+    ITERATE = auto()  # into the body, if the count is below the maximum, which adds 1
+    EXIT = auto()  # out, if the count is at least the minimum
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Counts:
+    """The bounds of one counted repeat; `node` is the repeat it was built for."""
+
+    min_count: int
+    max_count: int | None
+    node: Repeat
+
+
+Guard = Position | int  # an assertion, or the index of a lookahead
 
 
 class Nfa:
     """States 0 (start), 1 (accepting) and more. A move is labelled with a set of code points; a jump reads nothing.
 
-    A guarded jump may be taken only where its assertion holds.
+    A guarded jump may be taken only where its assertion holds. A counting jump is part of a repeat that is not
+    unrolled.
     """
 
     START = 0
@@ -25,7 +48,9 @@ class Nfa:
         self.labels: list[CodePoints] = []
         self.moves: list[list[tuple[int, int]]] = []  # state -> (label, target)
         self.jumps: list[list[int]] = []  # state -> targets
-        self.guarded: dict[int, list[tuple[Position, int]]] = {}
+        self.guarded: dict[int, list[tuple[Guard, int]]] = {}
+        self.lookaheads: list[tuple[Nfa, bool]] = []  # what the rest has to match, and whether it must not
+        self.counting: dict[int, list[tuple[Counting, Counts, int]]] = {}
         self._label_ids: dict[CodePoints, int] = {}
         self.add_state()
         self.add_state()
@@ -76,6 +101,7 @@ class Nfa:
 
     def embed(self, other: Nfa, source: int, target: int) -> None:
         """Copies `other` in between two states."""
+        assert not other.guarded, "assertions are relative to the text, so they are worked in first"
         states = [self.add_state() for _ in other.moves]
         labels = [self.label(code_points) for code_points in other.labels]
         self.add_jump(source, states[Nfa.START])
@@ -83,9 +109,11 @@ class Nfa:
         for state, moves in enumerate(other.moves):
             self.moves[states[state]].extend((labels[label], states[to]) for label, to in moves)
             self.jumps[states[state]].extend(states[to] for to in other.jumps[state])
+        for state, counting in other.counting.items():
+            self.counting[states[state]] = [(kind, counts, states[to]) for kind, counts, to in counting]
 
     def live_states(self) -> set[int]:
-        """The states from which acceptance can be reached (if guards hold)."""
+        """The states from which acceptance can be reached (if guards hold and counts allow it)."""
         sources: list[list[int]] = [[] for _ in self.moves]
         for state, moves in enumerate(self.moves):
             for _, target in moves:
@@ -94,6 +122,9 @@ class Nfa:
                 sources[target].append(state)
         for state, guarded in self.guarded.items():
             for _, target in guarded:
+                sources[target].append(state)
+        for state, counting in self.counting.items():
+            for _, _, target in counting:
                 sources[target].append(state)
         live = {Nfa.ACCEPT}
         waiting = deque(live)

@@ -5,6 +5,8 @@ Nodes may be shared, so that a tree is small even where the language it unrolls 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -44,28 +46,6 @@ class Repeat:
     max_count: int | None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Elements:
-    """Items with a separator between them: at first those of `prefix`, then `rest` over and over.
-
-    Between `min_count` and `max_count` items (None: any number); without `rest`, at most those of `prefix`.
-    """
-
-    prefix: tuple[Node, ...]
-    rest: Node | None
-    separator: Node
-    min_count: int
-    max_count: int | None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Members:
-    """Items in this order with a separator between them; only those flagged as required must be there."""
-
-    items: tuple[tuple[Node, bool], ...]
-    separator: Node
-
-
 class Position(Enum):
     """Where an assertion holds; relative to the enclosing Scope."""
 
@@ -74,6 +54,10 @@ class Position(Enum):
     END_OR_LAST_NEWLINE = auto()  # at the end, or before a newline that ends the text
     LINE_START = auto()
     LINE_END = auto()
+    WORD_BORDER = auto()  # of words as `\w` sees them
+    NO_WORD_BORDER = auto()
+    ASCII_WORD_BORDER = auto()
+    NO_ASCII_WORD_BORDER = auto()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,15 +66,16 @@ class Assertion:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Scope:
-    """A text of its own: assertions inside speak of its start and end."""
+class Lookahead:
+    """Reads nothing; holds where the rest of the Scope's text begins (or does not begin) with a text of `node`."""
 
     node: Node
+    is_negated: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class JsonEscaped:
-    """The texts of `node` as they are spelled between the quotes of a JSON string."""
+class Scope:
+    """A text of its own: assertions and lookahead inside speak of its start and end."""
 
     node: Node
 
@@ -103,7 +88,35 @@ class Intersection:
     right: Node
 
 
-Node = (
-    Chars | Text | Concat | Alternation | Repeat | Elements | Members | Assertion | Scope | JsonEscaped | Intersection
-)
+@dataclass(frozen=True, eq=False, slots=True)
+class Complement:
+    """Every text that does not match."""
+
+    node: Node
+
+
+Node = Chars | Text | Concat | Alternation | Repeat | Assertion | Lookahead | Scope | Intersection | Complement
 EMPTY = Text("")
+
+
+def concat(parts: Sequence[Node]) -> Node:
+    return parts[0] if len(parts) == 1 else Concat(tuple(parts))
+
+
+def alternation(parts: Sequence[Node]) -> Node:
+    return parts[0] if len(parts) == 1 else Alternation(tuple(parts))
+
+
+def repeat(node: Node, min_count: int, max_count: int | None) -> Node:
+    """`Repeat`; a repeat of a repeat becomes one where that counts the same: (a{0,50}){0,50} is a{0,2500}."""
+    if not isinstance(node, Repeat):
+        return Repeat(node, min_count, max_count)
+    low, high = node.min_count, node.max_count
+    # The counts min_count * [low, high], (min_count + 1) * [low, high] ... have no gaps if the first two have none.
+    first_most = math.inf if high is None and min_count else min_count * (high or 0)
+    if min_count != max_count and (min_count + 1) * low > first_most + 1:
+        return Repeat(node, min_count, max_count)
+    if max_count == 0 or high == 0:
+        return Repeat(node.node, min_count * low, 0)
+    most = None if max_count is None or high is None else max_count * high
+    return Repeat(node.node, min_count * low, most)

@@ -9,21 +9,38 @@ inside a code point is never equivalent to one between two code points.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.automaton import Automaton, from_dfa
 from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.dfa import Dfa
 from sgrun.grammar.limits import Budget
 
 _Run = tuple[int, int, int]  # first index, last index, value: an atom, or a node of the level below
 _States = npt.NDArray[np.int32]
+_CHUNK_BYTES = 2**23  # how much of the rows is made at once
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ByteDfa:
+    """`transitions[state, byte_classes[byte]]`; state 0 is the dead sink, state 1 the start."""
+
+    byte_classes: npt.NDArray[np.uint8]  # [256]
+    transitions: npt.NDArray[np.int32]  # [num_states, num_classes]
+    accepting: npt.NDArray[np.bool_]  # [num_states]
 
 
 def to_bytes(dfa: Dfa, atom_sets: list[CodePoints], budget: Budget) -> Automaton:
     """The minimal byte automaton of a minimal DFA. Raises GrammarTooLargeError."""
+    expanded = expand(dfa, atom_sets, budget)
+    return from_dfa(expanded.byte_classes, expanded.transitions, expanded.accepting, start=1)
+
+
+def expand(dfa: Dfa, atom_sets: list[CodePoints], budget: Budget) -> ByteDfa:
+    """The same over bytes: the states of `dfa` first, then those inside code points. Raises GrammarTooLargeError."""
     runs = sorted((low, high, atom) for atom, pairs in enumerate(atom_sets) for low, high in pairs)
     levels = [_Level(), _Level(), _Level()]  # nodes with one, two and three bytes to come
     leads = [(0, low, high, atom) for low, high, atom in _clip(runs, 0, 0x7F)]
@@ -81,13 +98,17 @@ class _Level:
     def reached(self, below: _States, rows: _DistinctRows, budget: Budget) -> _States:
         """For each outer state and node, the inner state there: [num_outer, num_nodes]; adds its row to `rows`."""
         budget.check("max_work_bytes", 4 * len(below) * len(self._nodes))
-        states = np.zeros((len(below), len(self._nodes)), dtype=np.int32)
+        values = np.full((len(self._nodes), 64), below.shape[1], dtype=np.int64)  # the last value: no text goes on
         for pieces, node in self._nodes.items():
-            live = np.flatnonzero(below[:, [value for _, _, value in pieces]].any(axis=1))
-            cells = np.zeros((len(live), 64), dtype=np.int32)
             for low, high, value in pieces:
-                cells[:, low : high + 1] = below[live, value, None]
-            states[live, node] = rows.add(cells)
+                values[node, low : high + 1] = value
+        padded = np.concatenate([below, np.zeros((len(below), 1), dtype=np.int32)], axis=1)
+        states = np.zeros((len(below), len(self._nodes)), dtype=np.int32)
+        step = max(1, _CHUNK_BYTES // max(1, 4 * values.size))
+        for first in range(0, len(below), step):
+            cells = padded[first : first + step][:, values]  # [outer states, nodes, 64]
+            is_live = cells.any(axis=2)
+            states[first : first + step][is_live] = rows.add(cells[is_live])
         return states
 
 
@@ -115,7 +136,7 @@ class _DistinctRows:
 
 def _assemble(
     dfa: Dfa, leads: list[tuple[int, int, int, int]], reached: list[_States], inner: _States, budget: Budget
-) -> Automaton:
+) -> ByteDfa:
     """Joins outer and inner states to one table, one column for each class of bytes that no state tells apart."""
     num_outer, num_states = len(dfa.transitions), len(dfa.transitions) + len(inner)
     classes: dict[bytes, int] = {bytes(4 * num_states): 0}  # a column's content -> its class; 0: always dead
@@ -137,7 +158,7 @@ def _assemble(
     transitions = np.frombuffer(b"".join(classes), dtype=np.int32).reshape(len(classes), num_states).T
     accepting = np.zeros(num_states, dtype=np.bool_)
     accepting[:num_outer] = dfa.accepting
-    return Automaton(byte_classes, np.array(transitions, order="C"), accepting, start=1)
+    return ByteDfa(byte_classes, np.array(transitions, order="C"), accepting)
 
 
 def _clip(runs: Iterable[_Run], first: int, last: int) -> list[_Run]:

@@ -12,10 +12,10 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sgrun.engine.tokenizer import Tokenizer
-from sgrun.engine.tokenizer_files import TokenizerFiles
 from sgrun.errors import InvalidParameterError, ModelNotFoundError, UnsupportedModelError
 from sgrun.models.gguf_header import read_gguf_metadata
 from sgrun.models.gguf_tokenizer import build_tokenizer
+from sgrun.models.tokenizer_files import TokenizerFiles
 from sgrun.types import ChatFormat, Segment
 
 TEXTS = [

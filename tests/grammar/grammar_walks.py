@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 
-from sgrun.grammar.automaton import DEAD, Automaton
-from sgrun.grammar.matcher import advance
+from sgrun.grammar.automaton import ACCEPT, DEAD, MOVE, OP_BITS, OP_MASK, Automaton
+from sgrun.grammar.sample import Sampler
 
 
 def accepts(automaton: Automaton, text: str | bytes) -> bool:
-    data = text.encode() if isinstance(text, str) else text
-    return bool(automaton.accepting[advance(automaton, automaton.start, data)])
+    return automaton.accepts(text.encode() if isinstance(text, str) else text)
+
+
+def transitions(automaton: Automaton) -> np.ndarray:
+    """[num_states, num_classes] the next states of an automaton without calls and counters."""
+    entries = automaton.table[:, :-1]
+    assert np.isin(entries & OP_MASK, (DEAD, MOVE)).all()
+    return entries >> OP_BITS
+
+
+def accepting(automaton: Automaton) -> np.ndarray:
+    """[num_states] which states of an automaton without calls and counters accept."""
+    return automaton.table[:, -1] == ACCEPT
 
 
 def distances_to_acceptance(automaton: Automaton) -> np.ndarray:
-    """The fewest bytes from each state to acceptance; a large number where there is no way."""
+    """The fewest bytes from each state to acceptance, without calls and counters; a large number if there is no way."""
     far = 10**9
-    distances = np.where(automaton.accepting, 0, far)
+    table = transitions(automaton)
+    distances = np.where(accepting(automaton), 0, far)
     while True:
-        steps = np.where(automaton.transitions == DEAD, far, distances[automaton.transitions]).min(axis=1) + 1
+        steps = np.where(table == DEAD, far, distances[table]).min(axis=1) + 1
         shorter = np.minimum(distances, np.minimum(steps, far))
         if (shorter == distances).all():
             return distances
@@ -29,24 +39,5 @@ def distances_to_acceptance(automaton: Automaton) -> np.ndarray:
 
 def random_texts(automaton: Automaton, seed: int, count: int, soft_len: int = 120) -> list[str]:
     """Accepted texts by random walks; after `soft_len` bytes a walk takes the shortest way out."""
-    draw = random.Random(seed)
-    distances = distances_to_acceptance(automaton)
-    texts = []
-    for _ in range(count):
-        state, data = automaton.start, bytearray()
-        while True:
-            row = automaton.transitions[state][automaton.byte_classes]
-            following = np.flatnonzero(row)
-            if automaton.accepting[state] and (not len(following) or len(data) > soft_len or draw.random() < 0.1):
-                break
-            if len(data) > soft_len:
-                byte = int(following[np.argmin(distances[row[following]])])
-            elif draw.random() < 0.5:  # classes with few bytes, such as quotes and commas, count as much as others
-                by_target = {int(row[b]): int(b) for b in following}
-                byte = by_target[draw.choice(sorted(by_target))]
-            else:
-                byte = int(draw.choice(following.tolist()))
-            data.append(byte)
-            state = int(row[byte])
-        texts.append(data.decode())
-    return texts
+    sampler = Sampler(automaton, seed, soft_len)
+    return [sampler.text().decode() for _ in range(count)]

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from concurrent.futures import CancelledError
 
 import pytest
 
-from sgrun.errors import EngineClosedError, GrammarError, GrammarTooLargeError, InvalidGrammarError
-from sgrun.grammar.compiler import GrammarCompiler, compile_grammar
+from sgrun.errors import GrammarError, GrammarTooLargeError
+from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.limits import CompileLimits
 from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, RegexSpec
 
@@ -85,81 +83,7 @@ def test_each_limit_is_named_when_it_is_met(limit: str) -> None:
 
 def test_table_bytes_are_bounded() -> None:
     spec = RegexSpec("[ab]{100}")
-    size = compile_grammar(spec).transitions.nbytes
+    size = compile_grammar(spec).table.nbytes
     compile_grammar(spec, CompileLimits(max_table_bytes=size))
     with pytest.raises(GrammarTooLargeError, match="max_table_bytes"):
         compile_grammar(spec, CompileLimits(max_table_bytes=size - 1))
-
-
-def test_same_spec_is_compiled_once_and_kept() -> None:
-    compiler = GrammarCompiler()
-    futures = [compiler.submit(RegexSpec("[ab]{500}")) for _ in range(5)]
-    automata = [future.result(30) for future in futures]
-    assert all(automaton is automata[0] for automaton in automata)
-    assert compiler.submit(RegexSpec("[ab]{500}")).result(0) is automata[0]
-    assert compiler.cache_bytes == automata[0].size_bytes
-    compiler.close()
-
-
-def test_results_are_kept_within_their_bytes() -> None:
-    size = compile_grammar(RegexSpec("a")).size_bytes
-    compiler = GrammarCompiler(max_cache_bytes=2 * size)
-    kept = {pattern: compiler.submit(RegexSpec(pattern)).result(30) for pattern in "ab"}
-    assert compiler.submit(RegexSpec("a")).result(30) is kept["a"]
-    compiler.submit(RegexSpec("c")).result(30)
-    assert compiler.submit(RegexSpec("a")).result(30) is kept["a"]
-    assert compiler.submit(RegexSpec("b")).result(30) is not kept["b"]
-    assert compiler.cache_bytes == 2 * size
-    compiler.close()
-
-
-def test_errors_reach_every_caller_and_are_not_kept() -> None:
-    compiler = GrammarCompiler()
-    futures = [compiler.submit(RegexSpec("(")) for _ in range(3)]
-    for future in futures:
-        with pytest.raises(InvalidGrammarError):
-            future.result(30)
-    assert compiler.cache_bytes == 0
-    with pytest.raises(InvalidGrammarError):
-        compiler.submit(RegexSpec("(")).result(30)
-    compiler.close()
-
-
-def test_cancelling_one_request_leaves_the_others() -> None:
-    compiler = GrammarCompiler()
-    compiler.submit(RegexSpec("[ab]{3000}"))
-    cancelled, kept = compiler.submit(RegexSpec("b")), compiler.submit(RegexSpec("b"))
-    assert cancelled.cancel()
-    assert kept.result(30).num_states == 3
-    with pytest.raises(CancelledError):
-        cancelled.result(0)
-    compiler.close()
-
-
-def test_close_fails_what_waits_and_what_comes() -> None:
-    compiler = GrammarCompiler()
-    running = compiler.submit(RegexSpec("[ab]{3000}"))
-    waiting = [compiler.submit(RegexSpec(f"x{i}")) for i in range(20)]
-    compiler.close()
-    assert running.done()
-    with pytest.raises(EngineClosedError):
-        waiting[-1].result(0)
-    with pytest.raises(EngineClosedError):
-        compiler.submit(RegexSpec("a"))
-    compiler.close()
-
-
-def test_requests_from_many_threads_agree() -> None:
-    compiler = GrammarCompiler()
-    results: list[int] = []
-
-    def ask() -> None:
-        results.extend(compiler.submit(RegexSpec("a" * n)).result(30).num_states for n in range(1, 20))
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert sorted(results) == sorted(list(range(3, 22)) * 4)
-    compiler.close()

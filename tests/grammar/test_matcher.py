@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_automata import automata
 
-from sgrun.grammar.automaton import DEAD
+from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import compile_grammar
-from sgrun.grammar.matcher import GrammarMatcher, MaskCache, advance, token_bitmask
+from sgrun.grammar.matcher import Matcher
 from sgrun.grammar.vocabulary import Vocabulary
-from sgrun.types import ChoicesSpec, JsonSchemaSpec, RegexSpec
+from sgrun.grammar.walk import MAX_FORCED_LEN
+from sgrun.types import RegexSpec
 
 END = 0
 PIECES: list[bytes | None] = [
@@ -21,47 +27,8 @@ def _bits(mask: np.ndarray) -> list[int]:
     return [i for i in range(len(mask) * 32) if mask.view(np.uint32)[i // 32] >> np.uint32(i % 32) & 1]
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        RegexSpec("(?:ab)*a?"),
-        RegexSpec(r"\d{2,3}-"),
-        RegexSpec(r"\w+"),
-        RegexSpec("(?s).*"),
-        ChoicesSpec(("ab", "aba", "日本x", "é")),
-        JsonSchemaSpec('{"type":"object","properties":{"a":{"type":"string"},"b":{"type":"boolean"}}}'),
-    ],
-)
-def test_mask_of_every_state_is_what_its_definition_says(spec) -> None:
-    automaton = compile_grammar(spec)
-    vocabulary = Vocabulary(PIECES)
-    for state in range(automaton.num_states):
-        expected = [i for i, data in enumerate(PIECES) if data and advance(automaton, state, data) != DEAD]
-        mask = token_bitmask(automaton, state, vocabulary)
-        assert mask.dtype == np.int32 and mask.shape == (vocabulary.num_words,)
-        assert _bits(mask) == expected
-
-
-@pytest.mark.parametrize("size", [1, 31, 32, 33, 64])
-def test_mask_has_no_bits_beyond_the_vocabulary(size: int) -> None:
-    vocabulary = Vocabulary([b"a"] * size)
-    mask = token_bitmask(compile_grammar(RegexSpec("a*")), 1, vocabulary)
-    assert len(mask) == vocabulary.num_words == -(-size // 32)
-    assert _bits(mask) == list(range(size))
-
-
-def test_mask_of_a_large_random_vocabulary() -> None:
-    draw = np.random.default_rng(7)
-    pieces = [bytes(draw.choice([0x61, 0x62, 0x31, 0xC3, 0xA9], size=draw.integers(1, 9))) for _ in range(2000)]
-    automaton = compile_grammar(RegexSpec(r"(?:[ab]é?)+1?"))
-    vocabulary = Vocabulary(pieces)
-    for state in range(automaton.num_states):
-        expected = [i for i, data in enumerate(pieces) if advance(automaton, state, data) != DEAD]
-        assert _bits(token_bitmask(automaton, state, vocabulary)) == expected
-
-
-def _matcher(pattern: str, end_token_ids: tuple[int, ...] = (END,)) -> GrammarMatcher:
-    return GrammarMatcher(compile_grammar(RegexSpec(pattern)), Vocabulary(PIECES), MaskCache(1 << 20), end_token_ids)
+def _matcher(pattern: str, end_token_ids: tuple[int, ...] = (END,)) -> Matcher:
+    return compile_grammar(RegexSpec(pattern)).matcher(Vocabulary(PIECES), end_token_ids)
 
 
 def _id(piece: bytes) -> int:
@@ -73,10 +40,10 @@ def test_end_token_is_allowed_exactly_where_the_text_is_complete() -> None:
     assert _bits(matcher.bitmask()) == [_id(b"a"), _id(b"ab")]
     assert not matcher.accept(END)
     assert matcher.accept(_id(b"a"))
-    assert matcher.is_accepting and not matcher.is_finished
+    assert matcher.is_accepting() and not matcher.is_finished
     assert _bits(matcher.bitmask()) == [END, _id(b"b")]
     assert matcher.accept(END)
-    assert matcher.is_finished and not matcher.is_accepting and not matcher.is_dead_end
+    assert matcher.is_finished and not matcher.is_accepting() and not matcher.is_dead_end
     assert _bits(matcher.bitmask()) == []
     assert not matcher.accept(_id(b"b")) and not matcher.accept(END)
 
@@ -96,7 +63,7 @@ def test_refused_token_leaves_the_matcher_where_it_was() -> None:
 def test_finished_is_complete_text_with_nothing_to_follow() -> None:
     matcher = _matcher("ab*", end_token_ids=())
     matcher.accept(_id(b"a"))
-    assert matcher.is_accepting and not matcher.is_finished
+    assert matcher.is_accepting() and not matcher.is_finished
     beyond_the_vocabulary = _matcher("a(?:Z*)", end_token_ids=())
     beyond_the_vocabulary.accept(_id(b"a"))
     assert beyond_the_vocabulary.is_finished
@@ -118,7 +85,7 @@ def test_rollback_returns_to_the_earlier_masks() -> None:
         masks.append(matcher.bitmask().copy())
     assert matcher.accept(END)
     matcher.rollback(1)
-    assert matcher.is_accepting
+    assert matcher.is_accepting()
     for mask in reversed(masks[:-1]):
         matcher.rollback(1)
         assert (matcher.bitmask() == mask).all()
@@ -145,29 +112,71 @@ def test_token_split_inside_a_character_is_followed() -> None:
     assert matcher.is_finished
 
 
-def test_mask_cache_keeps_masks_within_its_bytes() -> None:
-    vocabulary = Vocabulary(PIECES)
-    automaton = compile_grammar(RegexSpec("ababab"))
-    masks = MaskCache(max_bytes=3 * 4 * vocabulary.num_words)
-    first = masks.get(automaton, vocabulary, 1)
-    assert masks.get(automaton, vocabulary, 1) is first
-    assert not first.flags.writeable
-    for state in (2, 3):
-        masks.get(automaton, vocabulary, state)
-    assert masks.get(automaton, vocabulary, 1) is first
-    masks.get(automaton, vocabulary, 4)
-    assert masks.size_bytes == 3 * first.nbytes
-    assert masks.get(automaton, vocabulary, 1) is first
-    masks.get(automaton, vocabulary, 2)
-    masks.get(automaton, vocabulary, 3)
-    masks.get(automaton, vocabulary, 4)
-    assert masks.get(automaton, vocabulary, 1) is not first
+def test_forced_bytes_are_those_that_every_text_goes_on_with() -> None:
+    matcher = _matcher("ab(?:aé|aè)?12*")
+    assert matcher.forced_bytes() == b"ab"
+    matcher.accept(_id(b"ab"))
+    assert matcher.forced_bytes() == b""  # a or 1
+    matcher.accept(_id(b"a\xc3"))
+    assert matcher.forced_bytes() == b""  # either second byte
+    matcher.accept(_id(b"\xa9"))
+    assert matcher.forced_bytes() == b"1"
+    matcher.accept(_id(b"1"))
+    assert matcher.is_accepting() and matcher.forced_bytes() == b""
+    matcher.accept(END)
+    assert matcher.forced_bytes() == b""
 
 
-def test_mask_cache_tells_automata_and_vocabularies_apart() -> None:
-    vocabulary, other = Vocabulary(PIECES), Vocabulary(PIECES[::-1])
-    masks = MaskCache(1 << 20)
-    one, two = compile_grammar(RegexSpec("a")), compile_grammar(RegexSpec("b"))
-    assert _bits(masks.get(one, vocabulary, 1)) == [_id(b"a")]
-    assert _bits(masks.get(two, vocabulary, 1)) == [_id(b"b")]
-    assert _bits(masks.get(one, other, 1)) == [len(PIECES) - 1 - _id(b"a")]
+def test_forced_bytes_are_bounded() -> None:
+    assert _matcher("a{5000}").forced_bytes() == b"a" * MAX_FORCED_LEN
+
+
+def test_forced_tokens_leave_what_a_longer_token_could_spell() -> None:
+    pieces = [b"x", b"y", b"z", b"xy", b"zz", b"\xc3", "é".encode()]
+    vocabulary = Vocabulary(pieces)
+
+    def forced(pattern: str, *accepted: bytes) -> list[bytes]:
+        matcher = compile_grammar(RegexSpec(pattern)).matcher(vocabulary)
+        assert all(matcher.accept(pieces.index(piece)) for piece in accepted)
+        tokens = matcher.forced_tokens(lambda text: [pieces.index(part.encode()) for part in re.findall("xy|.", text)])
+        assert all(matcher.accept(token_id) for token_id in tokens)
+        return [pieces[token_id] for token_id in tokens]
+
+    assert forced("xyxyy[xz]") == [b"xy", b"xy", b"y"]
+    assert forced("xyxyx[xyz]") == [b"xy", b"xy"]  # the last x may become xy
+    assert forced("yz[xz]z") == [b"y"]
+    assert forced("[xz]y") == []
+    assert forced("xéy(?:x|y)", b"x", b"\xc3") == []  # inside a character
+    assert forced("xéy(?:x|y)", b"x") == ["é".encode(), b"y"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(automata(), st.data())
+def test_random_walks_agree_with_a_list_of_texts(automaton: Automaton, data: st.DataObject) -> None:
+    pieces: list[bytes | None] = [None, b"a", b"b", b"c", b"ab", b"ccc", b"bab", None]
+    matchers = [(automaton.matcher(Vocabulary(pieces), (0,)), [[b""]])]  # with the text after each accepted token
+    for _ in range(15):
+        matcher, texts = data.draw(st.sampled_from(matchers))
+        text, is_ended = texts[-1][0], len(texts[-1]) > 1
+        is_complete = not is_ended and automaton.accepts(text)
+        followers = [
+            i for i, piece in enumerate(pieces)
+            if piece and not is_ended and automaton.walker.advance(automaton.walker.start, text + piece)
+        ]  # fmt: skip
+        assert _bits(matcher.bitmask()) == [0] * is_complete + followers
+        assert matcher.is_accepting() == is_complete
+        assert matcher.is_finished == (is_ended or (is_complete and not followers))
+        assert matcher.is_dead_end == (not is_ended and not is_complete and not followers)
+        match data.draw(st.sampled_from(["accept", "accept", "accept", "rollback", "copy"])):
+            case "accept":
+                token_id = data.draw(st.integers(0, len(pieces) - 1))
+                is_allowed = token_id in followers or (token_id == 0 and is_complete)
+                assert matcher.accept(token_id) == is_allowed
+                if is_allowed:
+                    texts.append([text + (pieces[token_id] or b"")] + [b"end"] * (token_id == 0))
+            case "rollback":
+                count = data.draw(st.integers(0, len(texts) - 1))
+                matcher.rollback(count)
+                del texts[len(texts) - count :]
+            case "copy":
+                matchers.append((matcher.copy(), list(texts)))

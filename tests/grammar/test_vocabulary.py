@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sgrun.grammar.trie import Trie
 from sgrun.grammar.vocabulary import Vocabulary
 
 
@@ -16,17 +17,49 @@ def test_tokens_lie_flat_one_after_the_other() -> None:
     assert [vocabulary.token(i) for i in range(4)] == [b"ab", b"", b"", b"c"]
 
 
-def test_vocabulary_without_text_has_no_trie_levels() -> None:
-    levels, nodes = Vocabulary([None, None]).trie
-    assert levels == [] and nodes.tolist() == [0, 0]
+def test_trie_of_a_vocabulary_without_text_is_its_root() -> None:
+    vocabulary = Vocabulary([None, None])
+    assert vocabulary.trie.num_children.tolist() == [0] and vocabulary.trie.token.tolist() == [-1]
+    assert vocabulary.max_token_len == 0
 
 
-@given(st.lists(st.one_of(st.none(), st.binary(max_size=5)), min_size=1, max_size=40))
-def test_trie_spells_every_token(pieces: list[bytes | None]) -> None:
-    levels, nodes = Vocabulary(pieces).trie
+def _spelled(trie: Trie) -> dict[int, bytes]:
+    """The bytes of each token of the trie, by walking it from the root."""
     spelled = {0: b""}
-    for level in levels:
-        for i, (parent, byte) in enumerate(zip(level.parents.tolist(), level.bytes.tolist(), strict=True)):
-            spelled[level.first_node + i] = spelled[parent] + bytes([byte])
-    assert len(set(spelled.values())) == len(spelled)
-    assert [spelled[node] for node in nodes.tolist()] == [piece or b"" for piece in pieces]
+    for node in range(len(trie.bytes)):
+        first = int(trie.first_child[node])
+        for child in range(first, first + int(trie.num_children[node])):
+            spelled[child] = spelled[node] + bytes([trie.bytes[child]])
+    assert len(set(spelled.values())) == len(spelled) == len(trie.bytes)
+    tokens = {int(token): spelled[node] for node, token in enumerate(trie.token) if token >= 0}
+    return tokens | {token: tokens[first] for token, first in trie.twins.tolist()}
+
+
+PIECES = st.one_of(st.none(), st.binary(max_size=5), st.sampled_from([b"ab", b'a"', "é".encode(), b"\x1f", b"\xc3"]))
+
+
+@given(st.lists(PIECES, min_size=1, max_size=40))
+def test_tries_spell_every_token(pieces: list[bytes | None]) -> None:
+    vocabulary = Vocabulary(pieces)
+    with_bytes = {i: data for i, data in enumerate(pieces) if data}
+    assert _spelled(vocabulary.trie) == with_bytes
+    others = {i: data for i, data in with_bytes.items() if not vocabulary.num_plain_characters[i]}
+    assert _spelled(vocabulary.trie_without_plain) == others
+
+
+def test_plain_tokens_are_whole_characters_without_quotes_backslashes_and_controls() -> None:
+    plain = [b"a", b" ", "é日𝄞".encode(), b"\x7f~", b"'"]
+    others = [
+        None,
+        b"",
+        b'"',
+        b'a"',
+        b"\\",
+        b"\n",
+        b"\x1f",
+        "é".encode()[:1],
+        "é".encode()[1:],
+        b"a\xff",
+        b"\xed\xa0\x80",
+    ]
+    assert Vocabulary([*plain, *others]).num_plain_characters.tolist() == [1, 1, 3, 2, 1] + [0] * len(others)

@@ -1,0 +1,9 @@
+"""`python -m sgrun`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from sgrun.cli import main
+
+sys.exit(main())

@@ -1,0 +1,111 @@
+"""Random texts of an automaton: seeded walks by bytes that take the shortest way out once they are long enough."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import numpy.typing as npt
+
+from sgrun.grammar.automaton import (
+    ACCEPT,
+    CALL,
+    COUNT,
+    DEAD,
+    MOVE,
+    OP_BITS,
+    OP_MASK,
+    RESET,
+    RETURN,
+    RETURN_AFTER,
+    Automaton,
+)
+from sgrun.grammar.walk import Cursor
+
+MAX_LEN = 100_000
+
+_NEVER = 1e9  # more bytes than any way out
+
+Distances = npt.NDArray[np.float64]
+
+
+class Sampler:
+    """Draws accepted texts. `soft_len`: bytes after which a walk turns to the shortest way out that counters allow."""
+
+    def __init__(self, automaton: Automaton, seed: int, soft_len: int = 120) -> None:
+        self._automaton = automaton
+        self._random = random.Random(seed)
+        self._soft_len = soft_len
+        self._distances = _distances(automaton)
+        classes = automaton.byte_classes
+        self._bytes = [np.flatnonzero(classes == column).tolist() for column in range(automaton.num_classes)]
+
+    def text(self) -> bytes:
+        """One accepted text."""
+        walker = self._automaton.walker
+        cursor = walker.start
+        data = bytearray()
+        while len(data) < MAX_LEN:
+            followers = self._followers(cursor)
+            is_long = len(data) >= self._soft_len
+            if walker.is_accepting(cursor) and (is_long or not followers or self._random.random() < 0.2):
+                return bytes(data)
+            # where to first, then by which byte: quotes and commas count as much as all letters together
+            cursor = min(followers, key=self._way_out) if is_long else self._random.choice(list(followers))
+            data.append(self._byte(followers[cursor]))
+        raise AssertionError(f"no end within {MAX_LEN} bytes of {bytes(data[:80])!r}")
+
+    def _followers(self, cursor: Cursor) -> dict[Cursor, list[int]]:
+        """Where the next byte may lead, each with the bytes that lead there."""
+        followers: dict[Cursor, list[int]] = {}
+        for members in self._bytes:
+            after = self._automaton.walker.advance(cursor, bytes(members[:1])) if members else None
+            if after is not None:
+                followers.setdefault(after, []).extend(members)
+        return followers
+
+    def _byte(self, members: list[int]) -> int:
+        """Letters and digits before others, so that the text can be read."""
+        plain = [byte for byte in members if chr(byte).isascii() and chr(byte).isalnum()]
+        return self._random.choice(plain or members)
+
+    def _way_out(self, cursor: Cursor) -> float:
+        """The fewest bytes to the end, as far as counters do not ask for more."""
+        sites = self._automaton.sites
+        ways = np.append(np.full(sites.shape[1] - 1, _NEVER), 0.0)
+        for site, _ in cursor.stack:
+            returned = (self._distances[sites[site, 1:]] + ways).min(axis=1)
+            ways = np.append(returned, _NEVER)  # the input ends in the outermost frame only
+        return float((self._distances[cursor.state] + ways).min())
+
+
+def _distances(automaton: Automaton) -> Distances:
+    """[num_states, num_labels + 1] the fewest bytes from a state to returning each label, and to accepting."""
+    table, sites, counts = automaton.table, automaton.sites, automaton.counts
+    num_labels = sites.shape[1] - 1
+    is_first = np.ones(table.shape, dtype=np.bool_)
+    is_first[:, 1:] = table[:, 1:] != table[:, :-1]  # neighbours are often equal
+    sources, columns = np.nonzero(is_first & (table != DEAD))
+    entries = table[sources, columns]
+    ops, arguments = entries & OP_MASK, entries >> OP_BITS
+
+    ends = np.full((len(entries), num_labels + 1), _NEVER)
+    for op, num_bytes in ((RETURN, 0), (RETURN_AFTER, 1)):
+        places = np.flatnonzero(ops == op)
+        ends[places, arguments[places]] = num_bytes
+    ends[ops == ACCEPT, num_labels] = 0
+    moves = np.flatnonzero((ops == MOVE) | (ops == RESET))
+    called, counted = np.flatnonzero(ops == CALL), np.flatnonzero(ops == COUNT)
+
+    distances = np.full((len(table), num_labels + 1), _NEVER)
+    while True:
+        ways = ends.copy()
+        ways[moves] = 1 + distances[arguments[moves]]
+        ways[counted] = distances[counts[arguments[counted], 1:]].min(axis=1)
+        inner = distances[sites[arguments[called], 0], :num_labels, None]
+        ways[called] = (inner + distances[sites[arguments[called], 1:]]).min(axis=1, initial=_NEVER)
+        shorter = distances.copy()
+        np.minimum.at(shorter, sources, ways)
+        if (shorter == distances).all():
+            return distances
+        distances = shorter

@@ -1,0 +1,123 @@
+"""Owns what procedure a key of the schema engine stands for, and the whole of a schema as an automaton."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from sgrun.errors import GrammarTooLargeError
+from sgrun.grammar.assemble import assemble
+from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.explore import Cells, Explorable, Row, State
+from sgrun.grammar.limits import Budget
+from sgrun.grammar.numbers import NumberAtom
+from sgrun.grammar.procedure import END, Procedure, Return
+from sgrun.grammar.scalars import number_procedure, string_procedure
+from sgrun.grammar.schema.containers import (
+    ArrayProcedure,
+    KeysKey,
+    Layout,
+    ObjectProcedure,
+    ValueKey,
+    add_value,
+    literal_cells,
+)
+from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
+from sgrun.grammar.schema.keys import can_lay_out, names_procedure, plain_string
+from sgrun.grammar.schema.reader import Reader
+from sgrun.grammar.strings import StringAtom, TextEquals
+
+ROOT = "root"
+
+
+def compile_json_schema(schema: str, budget: Budget, whitespace: str = "space") -> Automaton:
+    """The automaton of the JSON texts that are valid under a schema given as JSON text.
+
+    Properties that the schema names come first, in its order. Raises InvalidGrammarError, UnsupportedGrammarError (both
+    with a JSON pointer) and GrammarTooLargeError.
+    """
+    reader = Reader(schema, budget)
+    try:
+        formula = reader.root()
+        values = Values(reader.formulas, Layout(whitespace), budget, formula)
+        return assemble(ROOT, values.resolve, budget, reader.checked_afterwards)
+    except RecursionError as error:
+        raise GrammarTooLargeError("schemas refer to schemas too deeply, or values in it nest too deeply") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """`resolve` for `assemble`: the root procedure and all below it."""
+
+    formulas: Formulas
+    layout: Layout
+    budget: Budget
+    root: int
+
+    def resolve(self, key: Hashable) -> Explorable | Procedure:
+        match key:
+            case ValueKey("array", _, _):
+                return ArrayProcedure(self.formulas, key, self.layout)
+            case ValueKey("object", _, _):
+                return ObjectProcedure(self.formulas, key, self.layout)
+            case ValueKey():
+                return self._scalar(key)
+            case KeysKey():
+                return self._keys(key)
+        assert key == ROOT
+        return _Root(self)
+
+    def _scalar(self, key: ValueKey) -> Procedure:
+        if key.kind == "string" and not key.formulas:
+            return plain_string(0)
+        ids = self.formulas.atoms(*key.formulas)
+
+        def label_of(truths: tuple[bool, ...]) -> int | None:
+            values = {atom: TRUE if truth else FALSE for atom, truth in zip(ids, truths, strict=True)}
+            label = 0
+            for bit, formula in enumerate(key.formulas):
+                label |= (self.formulas.substitute(formula, values) == TRUE) << bit
+            return label if key.wanted is None or label in key.wanted else None
+
+        atoms = [self.formulas.atom_of(atom) for atom in ids]
+        if key.kind == "number":
+            return number_procedure([atom for atom in atoms if isinstance(atom, NumberAtom)], label_of, self.budget)
+        return string_procedure([atom for atom in atoms if isinstance(atom, StringAtom)], label_of, self.budget)
+
+    def _keys(self, key: KeysKey) -> Procedure:
+        if not key.formulas and can_lay_out(key.names):
+            return names_procedure(key.names)
+        ids = self.formulas.atoms(*key.formulas)
+        names = [TextEquals(name) for name in key.names]
+        num_names = len(names)
+
+        def label_of(truths: tuple[bool, ...]) -> int:
+            for number in range(num_names):
+                if truths[number]:
+                    return number
+            values = {atom: TRUE if truth else FALSE for atom, truth in zip(ids, truths[num_names:], strict=True)}
+            label = 0
+            for bit, formula in enumerate(key.formulas):
+                label |= (self.formulas.substitute(formula, values) == TRUE) << bit
+            return num_names + label
+
+        atoms = [self.formulas.atom_of(atom) for atom in ids]
+        about = [atom for atom in atoms if isinstance(atom, StringAtom)]
+        return string_procedure([*names, *about], label_of, self.budget)
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    values: Values
+
+    def expand(self, state: State) -> Cells:
+        row = Row()
+        if state == "start":
+            self.values.layout.anywhere(row, state)
+            add_value(row, self.values.formulas, [self.values.root], lambda truths: "end" if truths[0] else None)
+            return row.cells
+        if isinstance(state, tuple):
+            return literal_cells(state)
+        self.values.layout.anywhere(row, state)
+        row.add(END, Return(0, consumes=False))
+        return row.cells

@@ -1,0 +1,62 @@
+"""The direct layout of property names against the general string procedure, walk by walk."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from sgrun.grammar.limits import Budget, CompileLimits
+from sgrun.grammar.procedure import Move, Procedure, Return
+from sgrun.grammar.scalars import string_procedure
+from sgrun.grammar.schema.keys import can_lay_out, names_procedure
+from sgrun.grammar.strings import TextEquals
+
+
+def label_of(procedure: Procedure, text: bytes) -> int | None:
+    """What a walk returns; None if it is refused or does not end with the text."""
+    state = 0
+    for place, byte in enumerate(text):
+        edge = procedure.edges[procedure.table[state, byte]] if procedure.table[state, byte] else None
+        if isinstance(edge, Return):
+            return edge.label if place == len(text) - 1 else None
+        if not isinstance(edge, Move):
+            return None
+        state = edge.target
+    return None
+
+
+NAMES = [["a"], ["name", "names", "nam"], ["a/b", "a", 'q"x', "back\\slash", ""], ["x" * 30, "x" * 29 + "y"], []]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=str)
+def test_labels_are_those_of_the_general_procedure(names: list[str]) -> None:
+    def number(truths: tuple[bool, ...]) -> int:
+        return truths.index(True) if True in truths else len(names)
+
+    direct = names_procedure(names)
+    general = string_procedure([TextEquals(name) for name in names], number, Budget(CompileLimits()))
+    rng = random.Random(0)
+    pieces = ["a", "n", "ame", "x" * 29, "/", '"', "\\", "é", "😀", "\n", "\x01", "y", "s", "b"]
+    texts = [*names, *("".join(rng.choices(pieces, k=rng.randint(0, 4))) for _ in range(400))]
+    texts += [name + piece for name in names for piece in pieces] + [name[:-1] + "é" for name in names]
+    for text in texts:
+        for ascii_ in (True, False):
+            spelled = json.dumps(text, ensure_ascii=ascii_).encode()
+            assert label_of(direct, spelled) == label_of(general, spelled) is not None, spelled
+
+
+def test_a_name_is_not_hidden_behind_escapes() -> None:
+    direct = names_procedure(["ab", "a/"])
+    assert label_of(direct, rb'"a\u0062"') is None
+    assert label_of(direct, rb'"\u0061b"') is None
+    assert label_of(direct, rb'"a\/"') == 1
+    assert label_of(direct, rb'"zz\u0062"') == 2
+    assert label_of(direct, rb'"a\u00e9"') == 2
+    assert label_of(direct, rb'"a\ud83d\ude00"') == 2
+    assert label_of(direct, rb'"a\ud83d"') is None
+
+
+def test_names_with_other_than_printable_ascii_are_left_to_the_general_procedure() -> None:
+    assert can_lay_out(["a", "~ !"]) and not can_lay_out(["é"]) and not can_lay_out(["\n"])

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from schema_checks import DIALECTS, check_values, check_walks, compiled, in_draft, takes, validator
+
+INTEGER = {"type": "integer"}
+STRING = {"type": "string"}
+ODD_NAME = 'a"\\\né\U0001f600'
+
+Case = tuple[Any, list[Any], list[Any]]
+
+BOOLEAN: list[Case] = [
+    (True, [None, {"a": [1]}], []),
+    ({}, [None, {"a": [1]}], []),
+    ({"allOf": [{"minimum": 1}, {"maximum": 3}, INTEGER]}, [1, 3], [0, 4, 1.5, "a"]),
+    ({"anyOf": [{"const": "x"}, INTEGER, False]}, ["x", 1], ["y", 1.5]),
+    ({"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, [{"a": 1}, {"b": 1}, {"a": 1, "b": 1}, 5], [{}, {"c": 1}]),
+    ({"oneOf": [INTEGER, {"minimum": 2}]}, [1, 2.5, "s"], [3, 1.5]),
+    ({"oneOf": [{"pattern": "a"}, {"pattern": "b"}, {"pattern": "c"}], "type": "string"}, ["a", "xb"],
+     ["ab", "abc", ""]),
+    (
+        {"oneOf": [{"properties": {"a": INTEGER}}, {"properties": {"a": STRING}}], "type": "object"},
+        [{"a": 1}, {"a": "s"}],
+        [{}, {"a": None}],
+    ),
+    ({"oneOf": [{"items": INTEGER}, {"items": {"minimum": 2}}], "type": "array"}, [[1], [1, 2], [2.5]], [[], [3],
+     [1, 2.5]]),
+    ({"not": STRING}, [1, None, {}], ["", "a"]),
+    ({"not": {"not": INTEGER}}, [1], ["a"]),
+    ({"not": {"properties": {"a": INTEGER}, "required": ["a"]}}, [{}, {"a": "s"}], [{"a": 1}, 1]),
+    ({"not": {"items": INTEGER}}, [["a"], [1, "a"]], [[], [1, 2], 1.5]),
+    ({"not": {"required": ["a"]}, "type": "object"}, [{}, {"b": 1}], [{"a": 1}]),
+    ({"not": {"enum": [1, "a", {"b": 1}]}}, [2, "b", {}, {"b": 2}], [1, 1.0, "a", {"b": 1}]),
+    ({"if": INTEGER, "then": {"minimum": 3}, "else": STRING}, [3, "a"], [2, 1.5, None]),
+    ({"if": {"const": 1}}, [1, 2], []),
+    ({"then": STRING, "else": INTEGER}, [None], []),
+    (
+        {"if": {"properties": {"kind": {"const": "a"}}, "required": ["kind"]}, "then": {"required": ["x"]},
+         "else": {"properties": {"x": False}}, "properties": {"kind": STRING, "x": INTEGER}},
+        [{"kind": "a", "x": 1}, {"kind": "b"}, {}],
+        [{"kind": "a"}, {"kind": "b", "x": 1}, {"x": 1}],
+    ),
+    ({"type": ["boolean", "null"]}, [True, None], [0, "", []]),
+    ({"type": "integer"}, [1, -3, 1.0], [1.5, True]),
+    ({"enum": [1, "a", None, [1, {"a": 2}]]}, [1, 1.0, "a", None, [1, {"a": 2}]], [2, [1], [1, {}], True]),
+    ({"enum": [{"b": 1, "a": [2]}, {}]}, [{"b": 1, "a": [2]}, {}], [{"b": 1}, {"b": 1, "a": [2], "c": 0}]),
+    ({"enum": [1, "aaa"], "maxLength": 2, "type": ["integer", "string"]}, [1], ["aaa"]),
+    ({"const": {"a": {"b": []}}}, [{"a": {"b": []}}], [{}, {"a": {}}, {"a": {"b": [1]}}]),
+    ({"const": ODD_NAME}, [ODD_NAME], ["a"]),
+]  # fmt: skip
+
+OBJECTS: list[Case] = [
+    ({"properties": {"a": INTEGER, "b": STRING}}, [{}, {"a": 1, "b": ""}, {"b": "", "z": None}, 7], [{"a": ""},
+     {"b": 1}]),
+    ({"properties": {"a": INTEGER}, "additionalProperties": False, "type": "object"}, [{}, {"a": 1}], [{"b": 1},
+     {"A": 1}]),
+    ({"additionalProperties": INTEGER}, [{"a": 1, "b": 2}], [{"a": 1, "b": ""}]),
+    (
+        {"properties": {"ab": STRING}, "patternProperties": {"^a": {"minLength": 1}, "b$": {"maxLength": 2}},
+         "additionalProperties": INTEGER},
+        [{"ab": "x", "a": "xxxx", "zb": "", "z": 1}, {"az": 5}],
+        [{"ab": ""}, {"ab": "xxx"}, {"ab": 1}, {"zb": "xxx"}, {"z": "x"}],
+    ),
+    ({"patternProperties": {"a": False}}, [{}, {"b": 1}], [{"a": 1}, {"bab": 1}]),
+    ({"required": ["a", "b"], "properties": {"b": {}}}, [{"b": 1, "a": 1}, 3], [{"a": 1}, {"b": 1}, {}]),
+    ({"required": ["a"], "additionalProperties": INTEGER}, [{"a": 1}], [{"a": ""}, {}]),
+    ({"propertyNames": {"maxLength": 2}}, [{"ab": 1}, {}], [{"abc": 1}]),
+    ({"propertyNames": {"enum": ["a", "b"]}, "properties": {"c": {}, "a": INTEGER}}, [{"a": 1, "b": 2}], [{"c": 1},
+     {"a": ""}]),
+    ({"propertyNames": False}, [{}, []], [{"": 1}]),
+    ({"propertyNames": {"not": {"pattern": "^_"}}}, [{"a": 1}], [{"_a": 1}]),
+    ({"minProperties": 2, "maxProperties": 3}, [{"a": 1, "b": 1}, {"a": 1, "b": 1, "c": 1}],
+     [{}, {"a": 1}, {"a": 1, "b": 1, "c": 1, "d": 1}]),
+    (
+        {"properties": {"a": {}, "b": {}, "c": {}}, "minProperties": 2, "additionalProperties": False},
+        [{"a": 1, "b": 1}, {"a": 1, "c": 1}, {"b": 1, "c": 1}],
+        [{}, {"c": 1}],
+    ),
+    ({"dependentRequired": {"a": ["b", "c"]}}, [{}, {"b": 1}, {"a": 1, "b": 1, "c": 1}, []], [{"a": 1},
+     {"a": 1, "b": 1}]),
+    (
+        {"dependentSchemas": {"a": {"properties": {"b": INTEGER}}, "c": False}},
+        [{"a": 1, "b": 1}, {"b": ""}, 1],
+        [{"a": 1, "b": ""}, {"c": 1}],
+    ),
+    ({"properties": {ODD_NAME: INTEGER}, "required": [ODD_NAME]}, [{ODD_NAME: 1}], [{}, {ODD_NAME: ""}]),
+    ({"properties": {"a": False}}, [{}, {"b": 1}], [{"a": 1}]),
+    ({"allOf": [{"properties": {"a": INTEGER}}, {"properties": {"b": STRING, "a": {"minimum": 2}}}]},
+     [{"a": 2, "b": ""}, {}], [{"a": 1}, {"b": 1}]),
+    (
+        {"anyOf": [{"properties": {"a": INTEGER, "b": INTEGER}}, {"properties": {"a": STRING, "b": STRING}}],
+         "required": ["a", "b"]},
+        [{"a": 1, "b": 1}, {"a": "", "b": ""}],
+        [{"a": 1, "b": ""}, {"a": "", "b": 1}],
+    ),
+]  # fmt: skip
+
+ARRAYS: list[Case] = [
+    ({"items": INTEGER}, [[], [1, 2], "s"], [[""], [1, ""]]),
+    ({"items": False}, [[]], [[1]]),
+    ({"prefixItems": [INTEGER, STRING]}, [[], [1], [1, "", None]], [[""], [1, 2]]),
+    ({"prefixItems": [INTEGER], "items": STRING}, [[1, "", ""]], [[1, 1], [""]]),
+    ({"prefixItems": [INTEGER, STRING], "items": False, "minItems": 1}, [[1], [1, ""]], [[], [1, "", 1]]),
+    ({"minItems": 1, "maxItems": 2}, [[1], [1, 2]], [[], [1, 2, 3]]),
+    ({"contains": INTEGER}, [[1], ["", 1], 3], [[], [""]]),
+    ({"contains": INTEGER, "minContains": 2, "maxContains": 3}, [[1, "", 1], [1, 1, 1, ""]], [[1], [1, 1, 1, 1]]),
+    ({"contains": INTEGER, "minContains": 0, "maxContains": 1}, [[], ["", 1]], [[1, 2]]),
+    ({"contains": {"minimum": 5}, "items": INTEGER}, [[1, 5]], [[1], [5, ""]]),
+    ({"allOf": [{"contains": {"multipleOf": 2}}, {"contains": {"multipleOf": 3}}]}, [[2, 3], [6], [1, 6]], [[2],
+     [3, 9]]),
+    ({"maxContains": 1, "minContains": 3}, [[], [1, 1]], []),
+    ({"uniqueItems": True, "maxItems": 1}, [[], [1]], [[1, 1]]),
+    ({"uniqueItems": True, "items": {"enum": [1, "a", None]}}, [[], [1, "a"], [None, 1, "a"]], [[1, 1], ["a", 1, "a"]]),
+    ({"uniqueItems": True, "items": {"type": "boolean"}}, [[True], [False, True]], [[True, True]]),
+    ({"uniqueItems": False}, [[1, 1]], []),
+]  # fmt: skip
+
+UNEVALUATED: list[Case] = [
+    ({"properties": {"a": {}}, "unevaluatedProperties": False}, [{"a": 1}], [{"b": 1}]),
+    ({"allOf": [{"properties": {"a": {}}}], "properties": {"b": {}}, "unevaluatedProperties": False},
+     [{"b": 1, "a": 1}], [{"c": 1}]),
+    (
+        {"anyOf": [{"properties": {"a": INTEGER}, "required": ["a"]},
+         {"properties": {"b": INTEGER}, "required": ["b"]}],
+         "unevaluatedProperties": False},
+        [{"a": 1}, {"b": 1}, {"a": 1, "b": 1}],
+        [{"a": 1, "b": ""}, {"a": "", "b": 1}, {"a": 1, "c": 1}],
+    ),
+    (
+        {"if": {"required": ["a"], "properties": {"a": {}}}, "then": {"properties": {"b": {}}},
+         "else": {"properties": {"c": {}}}, "unevaluatedProperties": False},
+        [{"a": 1, "b": 1}, {"c": 1}, {}],
+        [{"b": 1}, {"a": 1, "c": 1}],
+    ),
+    ({"$ref": "#/$defs/x", "unevaluatedProperties": STRING, "$defs": {"x": {"patternProperties": {"^a": INTEGER}}}},
+     [{"a": 1, "b": ""}], [{"a": ""}, {"b": 1}]),
+    ({"dependentSchemas": {"a": {"properties": {"a": {}, "b": {}}}}, "unevaluatedProperties": False},
+     [{"a": 1, "b": 1}, {}], [{"b": 1}]),
+    ({"not": {"not": {"properties": {"a": {}}}}, "unevaluatedProperties": False}, [{}], [{"a": 1}]),
+    ({"additionalProperties": INTEGER, "unevaluatedProperties": False}, [{"a": 1}], [{"a": ""}]),
+    # What two branches evaluate by one reference counts in each of them.
+    ({"anyOf": [{"required": ["a"], "$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}], "unevaluatedProperties": False,
+      "$defs": {"x": {"properties": {"b": {}}}}}, [{"b": 1}], [{"a": 1, "b": 1}]),
+    ({"prefixItems": [INTEGER], "unevaluatedItems": STRING}, [[1, ""], []], [[1, 1]]),
+    ({"allOf": [{"prefixItems": [INTEGER, INTEGER]}], "unevaluatedItems": False}, [[1, 1]], [[1, 1, 1]]),
+    ({"contains": INTEGER, "unevaluatedItems": STRING}, [[1, "", 2]], [[""], [1, None]]),
+    ({"anyOf": [{"prefixItems": [INTEGER]}, {"prefixItems": [{}, STRING]}], "unevaluatedItems": False},
+     [[1], [1, ""]], [[1, 1], ["", "", 1]]),
+    # A condition about objects evaluates no items.
+    ({"dependentSchemas": {"a": {"contains": {}}}, "unevaluatedItems": STRING}, [[""], {"a": [1]}], [[1], [{"a": 1}]]),
+    # Branches that evaluate nothing do not count among the conditions, of which only a few are followed.
+    ({"anyOf": [{"required": [name]} for name in "abcdefgh"], "properties": {"a": {}, "b": {}},
+      "unevaluatedProperties": False}, [{"a": 1}, {"a": 1, "b": 1}], [{"c": 1}, {}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [*BOOLEAN, *OBJECTS, *ARRAYS, *UNEVALUATED], ids=lambda case: str(case[0])[:60])
+def test_values_are_taken_as_the_validator_says(case: Case) -> None:
+    check_values(*case)
+
+
+@pytest.mark.parametrize("case", [*BOOLEAN, *OBJECTS, *ARRAYS, *UNEVALUATED], ids=lambda case: str(case[0])[:60])
+def test_generated_texts_are_valid(case: Case) -> None:
+    check_walks(case[0], compiled(case[0]), seed=5, count=12)
+
+
+DRAFTS: list[tuple[tuple[int, ...], Case]] = [
+    ((4,), ({"minimum": 1, "exclusiveMinimum": True, "maximum": 3, "exclusiveMaximum": False}, [2, 3], [1, 4])),
+    ((6, 7, 2019, 2020), ({"exclusiveMinimum": 1, "exclusiveMaximum": 3}, [2, 1.5], [1, 3])),
+    ((4,), ({"const": 1, "contains": INTEGER, "propertyNames": False, "if": False, "else": False}, [2, [""],
+     {"a": 1}], [])),
+    ((6,), ({"const": 1, "if": {}, "then": False}, [1], [2])),
+    ((6,), ({"contains": INTEGER, "minContains": 2, "maxContains": 2}, [[1], [1, 1, 1]], [[]])),
+    ((7,), ({"if": INTEGER, "then": {"minimum": 1}}, [1, ""], [0])),
+    ((4, 6, 7, 2019), ({"items": [INTEGER, STRING], "additionalItems": False}, [[], [1, ""]], [["", 1], [1, "", 1]])),
+    ((4, 6, 7, 2019), ({"items": [INTEGER], "additionalItems": STRING}, [[1, ""]], [[1, 1]])),
+    ((4, 6, 7, 2019), ({"items": INTEGER, "additionalItems": STRING}, [[1, 1]], [[1, ""]])),
+    ((4, 6, 7, 2019), ({"prefixItems": [INTEGER]}, [[""]], [])),
+    ((4, 6, 7), ({"dependencies": {"a": ["b"], "c": {"properties": {"d": INTEGER}}}},
+                 [{"a": 1, "b": 1}, {"c": 1, "d": 1}, {"d": ""}], [{"a": 1}, {"c": 1, "d": ""}])),
+    ((4, 6, 7), ({"dependentRequired": {"a": ["b"]}, "unevaluatedProperties": False}, [{"a": 1}], [])),
+    ((2019, 2020), ({"dependentRequired": {"a": ["b"]}}, [{"a": 1, "b": 1}], [{"a": 1}])),
+    ((2019,), ({"prefixItems": [{}], "unevaluatedItems": False}, [[]], [[1]])),
+    ((2019,), ({"items": [INTEGER], "unevaluatedItems": STRING}, [[1, ""]], [[1, 1]])),
+    ((4, 6, 7), ({"definitions": {"s": STRING}, "properties": {"a": {"$ref": "#/definitions/s", "maxLength": 1}}},
+                 [{"a": "xx"}], [{"a": 1}])),
+    ((2019, 2020), ({"$defs": {"s": STRING}, "properties": {"a": {"$ref": "#/$defs/s", "maxLength": 1}}},
+                    [{"a": "x"}], [{"a": 1}, {"a": "xx"}])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("draft", "case"),
+    [(draft, case) for drafts, case in DRAFTS for draft in drafts],
+    ids=lambda value: str(value) if isinstance(value, int) else str(value[0])[:50],
+)
+def test_keywords_mean_what_the_draft_says(draft: int, case: Case) -> None:
+    schema, valid, invalid = case
+    check_values(in_draft(schema, draft), valid, invalid)
+
+
+def test_all_drafts_know_the_keywords_that_never_changed() -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+    for draft in DIALECTS:
+        check_values(in_draft(schema, draft), [{"a": 1}], [{}, {"a": 3}, {"a": 1, "b": 1}])
+
+
+def test_words_that_no_draft_knows_constrain_nothing() -> None:
+    schema = {
+        "title": 1,
+        "x-order": [1],
+        "contentEncoding": "base64",
+        "description": None,
+        "default": 3,
+        "$comment": "",
+    }
+    assert takes(compiled(schema), "not base64") and validator(schema).is_valid("")
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointers"),
+    [
+        ({"uniqueItems": True}, ["#/uniqueItems"]),
+        ({"items": {"items": {"type": "integer"}, "uniqueItems": True}}, ["#/items/uniqueItems"]),
+        ({"items": {"enum": list(range(20))}, "uniqueItems": True}, ["#/uniqueItems"]),
+        ({"items": {"enum": [1, 2]}, "uniqueItems": True}, []),
+        ({"uniqueItems": False}, []),
+        ({"properties": {"a/b": {"uniqueItems": True}}}, ["#/properties/a~1b/uniqueItems"]),
+        ({"minProperties": 2}, ["#/minProperties"]),
+        ({"minProperties": 1}, []),
+        ({"minProperties": 2, "properties": {"a": {}, "b": {}}, "additionalProperties": False}, []),
+        ({"minProperties": 2, "patternProperties": {"a": {}}, "additionalProperties": False}, ["#/minProperties"]),
+        ({"prefixItems": [{"$ref": "#/$defs/u"}, {"$ref": "#/$defs/u"}], "$defs": {"u": {"uniqueItems": True}}},
+         ["#/$defs/u/uniqueItems"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_enforced_is_listed_once(schema: Any, pointers: list[str]) -> None:
+    assert [unchecked.pointer for unchecked in compiled(schema).checked_afterwards] == pointers
+
+
+def test_repeated_names_can_reach_min_properties_and_no_listed_name_is_repeated() -> None:
+    automaton = compiled({"minProperties": 2, "properties": {"a": {}}})
+    assert automaton.accepts(b'{"x":1,"x":1}')
+    assert not automaton.accepts(b'{"a":1,"a":1}') and not automaton.accepts(b'{"a":1,"x":1,"a":1}')
