@@ -41,18 +41,22 @@ class JsonSchemaSpec:
 
     `whitespace` between its tokens: "compact" none, "space" at most one after comma and colon, "free" any. `strict`:
     keywords that the automaton cannot enforce are refused; otherwise its `checked_afterwards` lists them, and checking
-    the finished text is the caller's.
+    the finished text is the caller's. `open_objects`: an object whose schema lists properties and says nothing of
+    others may have others, as the standard has it; False: they are not generated.
     """
 
     schema: str
     whitespace: Whitespace = "space"
     strict: bool = True
+    open_objects: bool = True
 
     def __post_init__(self) -> None:
         if self.whitespace not in get_args(Whitespace):
             raise InvalidParameterError(f"whitespace is {self.whitespace!r}; allowed: 'compact', 'space' and 'free'")
-        if not isinstance(self.strict, bool):
-            raise InvalidParameterError(f"strict is {self.strict!r}; allowed: True and False")
+        for name in ("strict", "open_objects"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise InvalidParameterError(f"{name} is {value!r}; allowed: True and False")
 
 
 @dataclass(frozen=True, slots=True)

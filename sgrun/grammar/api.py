@@ -35,8 +35,9 @@ def compile(
     """The automaton of one constraint: exactly one of `regex`, `json_schema`, `lark` and `choices`.
 
     `json_schema`: JSON text, a dict, a boolean or a Pydantic model class. Its options: `whitespace` ("compact", "space"
-    or "free"; "space") and `strict` (False: what is not enforced is listed in `checked_afterwards`; True: it is
-    refused). Those of `lark`: `start`, the rule to begin with ("start").
+    or "free"; "space"), `strict` (False: what is not enforced is listed in `checked_afterwards`; True: refused) and
+    `open_objects` (True: properties that a schema neither lists nor speaks of are allowed). Those of `lark`: `start`,
+    the rule to begin with ("start").
     Raises InvalidGrammarError, UnsupportedGrammarError, GrammarTooLargeError (over 5 s or 2 GiB, among others), and
     InvalidParameterError for wrong arguments.
     """

@@ -19,6 +19,7 @@ from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.regular import regular_procedure
+from sgrun.grammar.schema.containers import Layout
 from sgrun.grammar.schema.values import compile_json_schema
 from sgrun.grammar.syntax import Node
 from sgrun.types import (
@@ -46,9 +47,9 @@ def compile_grammar(spec: GrammarSpec, limits: CompileLimits = DEFAULT_LIMITS) -
             return _regular(parse_regex(pattern, budget), budget)
         case ChoicesSpec(choices):
             return _regular(parse_choices(choices, budget), budget)
-        case JsonSchemaSpec(schema, whitespace, strict):
-            automaton = compile_json_schema(schema, budget, whitespace)
-            if strict and automaton.checked_afterwards:
+        case JsonSchemaSpec():
+            automaton = compile_json_schema(spec.schema, budget, Layout(spec.whitespace, spec.open_objects))
+            if spec.strict and automaton.checked_afterwards:
                 first = automaton.checked_afterwards[0]
                 raise UnsupportedGrammarError(f"{first.pointer}: the keyword {first.keyword!r} cannot be enforced here")
             return automaton

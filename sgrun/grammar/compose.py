@@ -63,10 +63,12 @@ class _Composer:
                 return _one(regular_procedure(parse_regex(pattern, budget), budget))
             case ChoicesSpec(choices):
                 return _one(regular_procedure(parse_choices(choices, budget), budget))
-            case JsonSchemaSpec(schema, whitespace, strict):
-                return self._schema(schema, whitespace, strict)
+            case JsonSchemaSpec():
+                return self._schema(spec)
             case LarkSpec(grammar, start):
-                return lark_procedures(grammar, start, budget, lambda text, _: self._schema(text, "space", True), after)
+                return lark_procedures(
+                    grammar, start, budget, lambda text, _: self._schema(JsonSchemaSpec(text)), after
+                )
             case GbnfSpec(grammar):
                 return gbnf_procedures(grammar, budget, after=after)
             case SequenceSpec(parts):
@@ -83,11 +85,12 @@ class _Composer:
                 )
         return tuple(dict.fromkeys(unchecked for found, _ in self._checked for unchecked in found))
 
-    def _schema(self, schema: str, whitespace: str, strict: bool) -> tuple[Hashable, Resolve]:
-        reader = Reader(schema, self._budget)
+    def _schema(self, spec: JsonSchemaSpec) -> tuple[Hashable, Resolve]:
+        reader = Reader(spec.schema, self._budget)
         formula = reader.root()
-        self._checked.append((reader.checked_afterwards, strict))
-        values = Values(reader.formulas, Layout(whitespace), self._budget, formula)
+        self._checked.append((reader.checked_afterwards, spec.strict))
+        layout = Layout(spec.whitespace, spec.open_objects)
+        values = Values(reader.formulas, layout, self._budget, formula)
         return ROOT, lambda key: as_part(values.resolve(key)) if key == ROOT else values.resolve(key)
 
     def _sequence(self, parts: tuple[str | Part, ...], after: ByteSet, depth: int) -> tuple[Hashable, Resolve]:

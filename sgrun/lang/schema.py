@@ -22,12 +22,17 @@ def json_schema_spec(value: dict[str, Any] | str | type[HasJsonSchema]) -> JsonS
     Raises InvalidGrammarError if the text or the dict is no JSON, InvalidParameterError for any other kind of value.
     """
     if isinstance(value, str):
-        return JsonSchemaSpec(_canonical(_parsed(value)))
+        return _spec(_parsed(value))
     if isinstance(value, dict):
-        return JsonSchemaSpec(_canonical(value))
+        return _spec(value)
     if isinstance(value, type) and isinstance(value, HasJsonSchema):
-        return JsonSchemaSpec(_canonical(value.model_json_schema()))
+        return _spec(value.model_json_schema())
     raise InvalidParameterError(f"the JSON schema is {value!r}; allowed: a dict, JSON text or a Pydantic model class")
+
+
+def _spec(schema: object) -> JsonSchemaSpec:
+    """Models write what is listed: in an object that leaves others open, a small one would go on inventing them."""
+    return JsonSchemaSpec(_canonical(schema), open_objects=False)
 
 
 def _parsed(text: str) -> object:

@@ -14,6 +14,7 @@ from jsonschema.protocols import Validator
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.sample import Sampler
+from sgrun.grammar.schema.containers import Layout
 from sgrun.grammar.schema.values import compile_json_schema
 
 DIALECTS = {
@@ -25,9 +26,9 @@ DIALECTS = {
 }
 
 
-def compiled(schema: Any, whitespace: str = "space") -> Automaton:
+def compiled(schema: Any, whitespace: str = "space", open_objects: bool = True) -> Automaton:
     text = schema if isinstance(schema, str) else json.dumps(schema)
-    return compile_json_schema(text, Budget(CompileLimits()), whitespace)
+    return compile_json_schema(text, Budget(CompileLimits()), Layout(whitespace, open_objects))
 
 
 def in_draft(schema: dict[str, Any], draft: int) -> dict[str, Any]:

@@ -143,3 +143,24 @@ def test_spellings_of_scalars(schema: Any, accepted: list[str], refused: list[st
         assert validator(schema).is_valid(parsed(text, []))
     for text in refused:
         assert not automaton.accepts(text.encode()), text
+
+
+@pytest.mark.parametrize(
+    ("schema", "others"),
+    [
+        ({"properties": {"a": {}}}, False),
+        ({"properties": {"a": {}}, "additionalProperties": True}, True),
+        ({"properties": {"a": {}}, "patternProperties": {"^x": {}}}, True),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"c": {}}}]}, False),
+        ({"type": "object"}, True),
+        ({"properties": {"a": {}}, "required": ["b"]}, False),
+    ],
+    ids=str,
+)
+def test_closed_objects_have_only_what_the_schema_lists_or_speaks_of(schema: dict[str, Any], others: bool) -> None:
+    texts = ['{"a":1,"x":2}', '{"x":2}'] if "required" not in schema else ['{"a":1,"b":1,"x":2}']
+    for text in texts:
+        assert compiled(schema).accepts(text.encode())
+        assert compiled(schema, open_objects=False).accepts(text.encode()) == others
+    listed = '{"a":1,"b":2}' if "required" in schema else '{"a":1}'
+    assert compiled(schema, open_objects=False).accepts(listed.encode())

@@ -41,11 +41,12 @@ ArrayAtom = Items | ContainsAtLeast | ContainsAtMost | ItemsAtLeast | ItemsAtMos
 @dataclass(frozen=True, slots=True)
 class Properties:
     """A property satisfies what `named` says of its name and what all `patterns` say that are found in it; if none of
-    these does, `rest`."""
+    these does, `rest`. `speaks_of_others`: the schema itself says what others there may be."""
 
     named: tuple[tuple[str, int], ...]
     patterns: tuple[tuple[str, int], ...]
     rest: int
+    speaks_of_others: bool = True
 
 
 @dataclass(frozen=True, slots=True)

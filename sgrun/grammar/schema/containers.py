@@ -78,9 +78,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """White space between tokens: "compact" none, "space" at most one after comma and colon, "free" any."""
+    """White space between tokens: "compact" none, "space" at most one after comma and colon, "free" any; and whether
+    objects get properties that their schema neither lists nor speaks of."""
 
     whitespace: str
+    open_objects: bool = True
 
     def after_separator(self, row: Row, state: State, without: State) -> None:
         """White space where a token may begin that follows a comma or colon; `without`: no more of it."""
@@ -330,6 +332,12 @@ class ObjectProcedure(_Container):
         return tuple(found)
 
     @cached_property
+    def _offers_others(self) -> bool:
+        """Whether properties that are not in `names` are generated where they are allowed."""
+        listing = [atom for _, atom in self.atoms(self.key.formulas) if isinstance(atom, Properties) and atom.named]
+        return self.layout.open_objects or not listing or any(atom.speaks_of_others for atom in listing)
+
+    @cached_property
     def _about_names(self) -> tuple[int, ...]:
         """What has to be known of the name of a property that is not in `names`."""
         found: dict[int, None] = {}
@@ -384,8 +392,12 @@ class ObjectProcedure(_Container):
 
     def _begin_name(self, row: Row, index: int, residue: Residue) -> None:
         rest = self._skipped(residue, index, len(self.names))
-        if self.is_possible(rest) and any(
-            self._member(rest, None, bits, len(self.names)) for bits in range(1 << min(len(self._about_names), 6))
+        if (
+            self._offers_others
+            and self.is_possible(rest)
+            and any(
+                self._member(rest, None, bits, len(self.names)) for bits in range(1 << min(len(self._about_names), 6))
+            )
         ):
             row.add([ord('"')], LazyCall(KeysKey(self.names, self._about_names), self._after_name(index, residue)))
         elif self._reachable(index, residue):

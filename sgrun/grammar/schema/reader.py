@@ -326,6 +326,7 @@ class Reader:
             tuple((_text(name, place), self.reference(place.at("properties", name))) for name in names),
             tuple((pattern, self.reference(place.at("patternProperties", pattern))) for pattern in patterns),
             self.reference(place.at("additionalProperties")) if "additionalProperties" in schema else TRUE,
+            speaks_of_others=not _OTHERS.isdisjoint(schema),
         )
 
     def _required(self, schema: Schema, place: Place) -> int:
@@ -420,6 +421,7 @@ class Reader:
 
 
 _PROPERTY_KEYWORDS = ("properties", "patternProperties", "additionalProperties")
+_OTHERS = frozenset(["patternProperties", "additionalProperties", "unevaluatedProperties"])
 _SINCE = {
     "const": 6,
     "contains": 6,

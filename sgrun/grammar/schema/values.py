@@ -28,9 +28,10 @@ from sgrun.grammar.schema.reader import Reader
 from sgrun.grammar.strings import StringAtom, TextEquals
 
 ROOT = "root"
+DEFAULT_LAYOUT = Layout("space")
 
 
-def compile_json_schema(schema: str, budget: Budget, whitespace: str = "space") -> Automaton:
+def compile_json_schema(schema: str, budget: Budget, layout: Layout = DEFAULT_LAYOUT) -> Automaton:
     """The automaton of the JSON texts that are valid under a schema given as JSON text.
 
     Properties that the schema names come first, in its order. Raises InvalidGrammarError, UnsupportedGrammarError (both
@@ -39,7 +40,7 @@ def compile_json_schema(schema: str, budget: Budget, whitespace: str = "space") 
     reader = Reader(schema, budget)
     try:
         formula = reader.root()
-        values = Values(reader.formulas, Layout(whitespace), budget, formula)
+        values = Values(reader.formulas, layout, budget, formula)
         return assemble(ROOT, values.resolve, budget, reader.checked_afterwards)
     except RecursionError as error:
         raise GrammarTooLargeError("schemas refer to schemas too deeply, or values in it nest too deeply") from error
