@@ -212,19 +212,33 @@ class _Construction:
         """The configurations reached, by what happens to the count.
 
         Once the minimum is reached, whatever matches after more iterations matches after fewer. So what is reached with
-        a lower count too is left out: entered anew (count 1), then with the same count, then with one more.
+        a lower count too is left out: entered anew (count 1), then with the same count, then with one more. What the
+        next iteration begins with, from a configuration that is there anyway, is left out too.
         """
         groups: dict[tuple[_Effect, Counts | None], set[_Config]] = {}
+        begun_next: set[_Config] = set()
         for effect, (target, region, counts) in sorted(ways, key=_dominance):
             of_counts = counts if effect is not _Effect.NOTHING else None
             for state in self._pauses_of(target):
                 config = (state, region, counts)
-                is_covered = region is _Region.BELOW_MAX and any(
-                    config in members for (_, other), members in groups.items() if other is of_counts
+                if effect is _Effect.KEEP:
+                    begun_next.update(self._begun_from(state, region))
+                is_covered = (effect is _Effect.ITERATE and config in begun_next) or (
+                    region is _Region.BELOW_MAX
+                    and any(config in members for (_, other), members in groups.items() if other is of_counts)
                 )
                 if not is_covered:
                     groups.setdefault((effect, of_counts), set()).add(config)
         return {group: frozenset(members) for group, members in groups.items()}
+
+    def _begun_from(self, state: int, region: _Region) -> list[_Config]:
+        """Where an iteration begins, if one may begin in this state."""
+        return [
+            (begun, region, counts)
+            for kind, counts, first in self._nfa.counting.get(state, ())
+            if kind is Counting.ITERATE
+            for begun in self._pauses_of(first)
+        ]
 
     def _count_step(self, groups: Mapping[tuple[_Effect, Counts | None], _Subset], counts: Counts) -> int:
         iterated = groups[_Effect.ITERATE, counts]

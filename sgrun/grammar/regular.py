@@ -18,6 +18,8 @@ from sgrun.grammar.utf8 import ByteDfa, expand
 
 _TAIL = 8  # iterations; what other conditions still ask for near the maximum is mostly shorter
 
+_MAX_TAIL = 32
+
 
 def regular_procedure(node: Node, budget: Budget, max_unrolled: int = MAX_UNROLLED) -> Procedure:
     """Returns label 0 at the end of input where the text matches; without edges if no text does.
@@ -42,10 +44,12 @@ def _machine(node: Node, budget: Budget, max_unrolled: int) -> tuple[CountingDfa
         if isinstance(found, CountingDfa):
             return found, atoms.sets
         repeat = found.repeat
-        if found.is_ambiguous or repeat in tails or (repeat.max_count or 0) <= _TAIL:
-            unrolled.add(repeat)
+        # Without a minimum, fewer counts are ambiguous: X{2,9} is X{0,7}X{2}.
+        tail = repeat.min_count if found.is_ambiguous else _TAIL
+        if tails.get(repeat, 0) < tail <= _MAX_TAIL and (repeat.max_count is None or tail < repeat.max_count):
+            tails[repeat] = tail
         else:
-            tails[repeat] = _TAIL
+            unrolled.add(repeat)
 
 
 def procedure_of(expanded: ByteDfa, steps: Mapping[int, Step]) -> Procedure:
