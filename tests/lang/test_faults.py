@@ -404,6 +404,15 @@ def test_cancelled_batch_task_aborts_every_item() -> None:
         assert_all_closed(slow)
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Whoever starts a process in the background may have it ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("how", ["run", "batch", "threads", "async"])
 def test_interrupt_aborts_what_runs(how: str) -> None:
 
