@@ -20,7 +20,7 @@ from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.regular import regular_procedure
 from sgrun.grammar.routing import Resolve, Routed, as_part, routed
-from sgrun.grammar.rule_sets import ANYTHING, AT_END, ByteSet
+from sgrun.grammar.rule_sets import ANYTHING, AT_END, ByteSet, utf8
 from sgrun.grammar.schema.containers import Layout
 from sgrun.grammar.schema.reader import Reader
 from sgrun.grammar.schema.values import ROOT, Values
@@ -156,4 +156,4 @@ def _one(procedure: Procedure) -> tuple[Hashable, Resolve]:
 
 
 def _first_of(part: str | Part) -> ByteSet:
-    return 1 << part.encode()[0] if isinstance(part, str) and part else ANYTHING
+    return 1 << utf8(part)[0] if isinstance(part, str) and part else ANYTHING

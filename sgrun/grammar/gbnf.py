@@ -142,7 +142,10 @@ class _Reader:
                 return inner
         known = self._terminals.get(token.text)
         if known is None:
-            known = self._terminals[token.text] = Terminal(token.text, self._node(token))
+            try:
+                known = self._terminals[token.text] = Terminal(token.text, self._node(token))
+            except ValueError as error:
+                self._fail(token, str(error))
         return cfg.EMPTY if token.text == '""' else known
 
     def _node(self, token: _Token) -> Node:
@@ -164,7 +167,9 @@ class _Reader:
             ranges.append((ord(low), ord(high)))
             at += 1
         chars = charset.of_ranges(ranges)
-        return Chars(charset.subtract(charset.SCALARS, chars) if is_negated else chars)
+        return Chars(
+            charset.subtract(charset.SCALARS, chars) if is_negated else charset.intersect(chars, charset.SCALARS)
+        )
 
     def _tokenized(self) -> list[_Token]:
         tokens: list[_Token] = []
@@ -209,12 +214,12 @@ _KINDS = ("space", "newline", "define", "name", "literal", "set", "counts", "mar
 
 
 def _characters(text: str) -> list[tuple[str, bool]]:
-    """The characters that are meant, and whether each was escaped."""
+    """The characters that are meant, and whether each was escaped. Raises ValueError for what is no code point."""
     found: list[tuple[str, bool]] = []
     for match in _CHARACTER.finditer(text):
         code = match[1] or match[2] or match[3]
         if code:
-            found.append((chr(min(int(code, 16), charset.MAX_CODE_POINT)), True))
+            found.append((chr(int(code, 16)), True))
         elif match[4]:
             found.append((_ESCAPES.get(match[4], match[4]), True))
         else:

@@ -18,7 +18,7 @@ from sgrun.grammar.routing import Resolve, columns_of, start_cells
 from sgrun.grammar.rule_sets import AT_END, ByteSet, RuleSets, Terminals
 
 MAX_RULES = 1000
-MAX_ATTEMPTS = 8
+MAX_ATTEMPTS = 5
 
 
 def grammar_procedures(
@@ -42,7 +42,6 @@ def grammar_procedures(
             pushdown = _pushdown(grammar, terminals, budget, after, loops_tails=False)
         except Conflict:
             raise UnsupportedGrammarError(str(conflict)) from conflict
-    root = pushdown.root(after)
 
     def resolve(key: Hashable) -> Explorable | Procedure:
         if isinstance(key, ProcedureKey):
@@ -50,7 +49,7 @@ def grammar_procedures(
         assert resolve_external is not None
         return resolve_external(key)
 
-    return root, resolve
+    return pushdown.root, resolve
 
 
 def _pushdown(grammar: Grammar, terminals: Terminals, budget: Budget, after: ByteSet, *, loops_tails: bool) -> Pushdown:
@@ -62,31 +61,27 @@ def _pushdown(grammar: Grammar, terminals: Terminals, budget: Budget, after: Byt
 def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Budget, after: ByteSet) -> Pushdown:
     """Tries procedures until none of them has to guess; raises the first conflict where there is no such choice.
 
-    The order is from small tables to large ones: few procedures first, then made for each caller, then those that
-    show their own end.
+    The order is from small tables to large ones: few procedures first, then those that show their own end.
     """
     unfit: set[str] = set()
-    tried: set[tuple[frozenset[str], bool]] = set()
+    tried: list[set[str]] = []
     first_conflict: Conflict | None = None
     for attempt in range(MAX_ATTEMPTS):
-        knows_callers = attempt % 2 == 1
-        procedures = choose_procedures(grammar, sets, unfit, shows_end=attempt > 1)
-        choice = (frozenset(procedures), knows_callers)
-        if choice in tried:
+        procedures = choose_procedures(grammar, sets, unfit, shows_end=attempt > 0)
+        if procedures in tried:
             continue
-        tried.add(choice)
+        tried.append(procedures)
         spent = Budget(budget.limits)
-        network = Network(grammar, procedures, terminals, sets, spent)
-        pushdown = Pushdown(network, sets, spent, knows_callers=knows_callers)
+        pushdown = Pushdown(Network(grammar, procedures, terminals, sets, spent), sets, after, spent)
 
         def resolve(key: Hashable, pushdown: Pushdown = pushdown) -> Explorable:
             return pushdown.procedure(key) if isinstance(key, ProcedureKey) else _Anything()
 
         try:
-            Explorer(resolve, spent).explore(pushdown.root(after))
+            Explorer(resolve, spent).explore(pushdown.root)
         except Conflict as conflict:
             first_conflict = first_conflict or conflict
-            if attempt > 2:
+            if attempt > 0:
                 unfit |= conflict.rules
             continue
         return pushdown

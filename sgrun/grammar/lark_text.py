@@ -16,7 +16,7 @@ from typing import TypeVar
 from lark import Token, Tree
 
 from sgrun.errors import GrammarError, GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
-from sgrun.grammar import cfg
+from sgrun.grammar import cfg, charset
 from sgrun.grammar.cfg import Expr, External, Grammar, Ref, Repetition, Rule, Terminal
 from sgrun.grammar.explore import Explorable
 from sgrun.grammar.grammar_procedures import MAX_RULES, grammar_procedures
@@ -268,7 +268,7 @@ class _Reader:
                     raise InvalidGrammarError(
                         f"the range at {self._source.place(at)} is not from one character to a later one"
                     )
-                return Chars(((ord(low), ord(high)),))
+                return Chars(charset.intersect(((ord(low), ord(high)),), charset.SCALARS))
             case "literal":
                 text, ignores_case = self._unquoted(children[0])
                 return self._regex(f"(?i:{re.escape(text)})", at) if ignores_case else Text(text)
@@ -324,7 +324,10 @@ class _Reader:
         quoted = str(token)
         ignores_case = quoted.endswith("i")
         inner = quoted[1 : -2 if ignores_case else -1]
-        return _ESCAPE.sub(_unescaped, inner), ignores_case
+        try:
+            return _ESCAPE.sub(_unescaped, inner), ignores_case
+        except ValueError as error:
+            raise InvalidGrammarError(f"{quoted} at {self._source.place(_start(token))}: {error}") from error
 
     def _unsupported(self, what: str, at: int) -> UnsupportedGrammarError:
         return UnsupportedGrammarError(

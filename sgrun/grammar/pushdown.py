@@ -29,22 +29,14 @@ _Watches = tuple[Watch, ...]
 _Stack = tuple[int, ...]
 _Thread = tuple[int, _Stack, _Watches]  # which entry of the procedure it came from, where it stands
 _Place = tuple[_Stack, _Watches]
-_Classes = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Entry:
-    """Places in one graph that lead to the same continuation, and the byte classes that may follow there."""
-
-    places: tuple[_Place, ...]
-    follow: _Classes
+_Entry = tuple[_Place, ...]  # places in one graph that lead to the same continuation
 
 
 @dataclass(frozen=True, slots=True)
 class ProcedureKey:
     """The procedure that recognises the rest of its entries. `is_root`: the empty text is not left to callers."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[_Entry, ...]
     is_root: bool = False
 
 
@@ -59,13 +51,12 @@ class Conflict(Exception):
 class Pushdown:
     """The procedures of a network, made state by state as they are needed."""
 
-    def __init__(self, network: Network, sets: RuleSets, budget: Budget, *, knows_callers: bool) -> None:
-        """`knows_callers`: procedures are made for what may follow at each call, not anywhere in the grammar."""
+    def __init__(self, network: Network, sets: RuleSets, after: ByteSet, budget: Budget) -> None:
+        """`after`: what may follow the whole text."""
         self.network = network
-        self.knows_callers = knows_callers
         self.budget = budget
         self.first = {name: _classes(network, sets.first[name]) for name in network.graphs if name}
-        self.follow = {name: _classes(network, sets.follow[name]) for name in network.graphs if name}
+        self.follow = {name: _classes(network, sets.follow[name] if name else after) for name in network.graphs}
         self.external_first: dict[Hashable, frozenset[int]] = {}
         self._sets = sets
         bytes_by_class = np.argsort(network.byte_classes, kind="stable")
@@ -73,11 +64,11 @@ class Pushdown:
         self.bytes_of = [*(part.tolist() for part in np.split(bytes_by_class, ends)), [END]]
         self._known: dict[ProcedureKey, DeterministicProcedure] = {}
 
-    def root(self, after: ByteSet) -> ProcedureKey:
-        """The procedure of the whole grammar, before bytes of the set `after`."""
+    @property
+    def root(self) -> ProcedureKey:
+        """The procedure of the whole grammar."""
         place = ((self.network.graphs[""].start,), ())
-        follow = tuple(sorted(_classes(self.network, after)))
-        return ProcedureKey((Entry((place,), follow),), is_root=True)
+        return ProcedureKey(((place,),), is_root=True)
 
     def procedure(self, key: ProcedureKey) -> DeterministicProcedure:
         known = self._known.get(key)
@@ -123,9 +114,7 @@ class DeterministicProcedure:
 
     def _start(self) -> frozenset[_Thread]:
         """Without threads that are over: callers offer the empty text themselves."""
-        threads = self._closure(
-            (index, *place) for index, entry in enumerate(self._key.entries) for place in entry.places
-        )
+        threads = self._closure((index, *place) for index, entry in enumerate(self._key.entries) for place in entry)
         if self._key.is_root:
             return threads
         return frozenset(thread for thread in threads if not self._is_over(thread))
@@ -167,7 +156,7 @@ class DeterministicProcedure:
                 if found is not None:
                     found.calling.append((thread, call.callee, call.target))
         if self._is_over(thread):
-            for byte_class in self._key.entries[index].follow:
+            for byte_class in self._pushdown.follow[self._owner(index)]:
                 if not any(self._network.watch_step(watch, byte_class) != 0 for watch in watches):
                     by_class.setdefault(byte_class, _Users([], [], 0)).ended |= 1 << index
 
@@ -244,13 +233,7 @@ class DeterministicProcedure:
             places.setdefault((self._closure(rests), owner), []).append(place)
         if len(places) > MAX_ENTRIES:
             raise self._conflict(users, byte_class)
-        by_entry = sorted(
-            (
-                (Entry(tuple(sorted(found)), self._followers(owner, rests)), rests)
-                for (rests, owner), found in places.items()
-            ),
-            key=itemgetter(0),
-        )
+        by_entry = sorted(((tuple(sorted(found)), rests) for (rests, _), found in places.items()), key=itemgetter(0))
         entries = tuple(entry for entry, _ in by_entry)
         rests_of = tuple(rests for _, rests in by_entry)
 
@@ -314,18 +297,9 @@ class DeterministicProcedure:
     def _is_over(self, thread: _Thread) -> bool:
         return len(thread[1]) == 1 and thread[1][0] in self._network.final_of
 
-    def _followers(self, owner: str, rests: frozenset[_Thread]) -> _Classes:
-        """The bytes that may come after a call of a graph."""
-        if not self._pushdown.knows_callers:
-            return tuple(sorted(self._pushdown.follow[owner]))
-        found: set[int] = set()
-        for index, stack, _ in rests:
-            found.update(byte_class for byte_class, _ in self._network.moves[stack[-1]])
-            for call in self._network.calls.get(stack[-1], ()):
-                found |= self._pushdown.first_of(call.callee)
-            if len(stack) == 1 and stack[0] in self._network.final_of:
-                found.update(self._key.entries[index].follow)
-        return tuple(sorted(found))
+    def _owner(self, index: int) -> str:
+        """The graph that an entry is in."""
+        return self._network.owner[self._key.entries[index][0][0][0]]
 
     def _rules(self, users: _Users) -> set[str]:
         found = {self._network.owner[position] for _, stack, _ in users.reading for position in stack}
@@ -333,11 +307,7 @@ class DeterministicProcedure:
             found |= {self._network.owner[position] for position in stack}
             if isinstance(callee, str):
                 found.add(callee)
-        found |= {
-            self._network.owner[self._key.entries[i].places[0][0][0]]
-            for i in range(MAX_ENTRIES)
-            if users.ended >> i & 1
-        }
+        found |= {self._owner(index) for index in range(MAX_ENTRIES) if users.ended >> index & 1}
         return found - {""}
 
     def _conflict(self, users: _Users, byte_class: int) -> Conflict:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sgrun.errors import UnsupportedGrammarError
 from sgrun.grammar.build import build_nfa
 from sgrun.grammar.cfg import Chain, Choice, Expr, External, Grammar, Ref, Repetition, Sequence, Terminal
 from sgrun.grammar.dfa import atoms_of, determinize, minimize
@@ -107,8 +108,16 @@ class Terminals:
                 return self.is_nullable(item, nullable)
 
 
+def utf8(text: str) -> bytes:
+    """Raises UnsupportedGrammarError for a lone surrogate."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UnsupportedGrammarError(f"{text!r} holds a lone surrogate: UTF-8 has no such text") from error
+
+
 def _text(text: str) -> ByteDfa:
-    data = text.encode()
+    data = utf8(text)
     table = np.zeros((len(data) + 2, 256), dtype=np.int32)
     for index, byte in enumerate(data):
         table[index + 1, byte] = index + 2

@@ -15,6 +15,7 @@ from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.dfa import Dfa
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import END, Call, Move, Procedure, ProcedureBuilder, Return
+from sgrun.grammar.rule_sets import utf8
 from sgrun.grammar.utf8 import expand
 
 _START = 1  # 0 is the dead state
@@ -36,6 +37,7 @@ def triggered_procedure(bounds: list[Bound], budget: Budget) -> Procedure:
     """
     begins = [bound.begin for bound in bounds]
     for begin in begins:
+        utf8(begin)
         inner = [other for other in begins if other in begin]
         if not begin or len(inner) > 1:
             raise InvalidGrammarError(
@@ -53,7 +55,7 @@ def triggered_procedure(bounds: list[Bound], budget: Budget) -> Procedure:
     for state, row in enumerate(table):
         if state in found:
             bound = bounds[found[state]]
-            behind = _spelled(builder, bound.end.encode(), int(names[_START]))
+            behind = _spelled(builder, utf8(bound.end), int(names[_START]))
             builder.add_edge(int(names[state]), slice(0, END + 1), Call(bound.callee, ((0, behind),)))
         elif state:
             for target in np.unique(row[row != 0]).tolist():

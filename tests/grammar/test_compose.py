@@ -116,6 +116,13 @@ def test_earlier_parts_are_as_long_as_the_rest_allows() -> None:
     assert not accepts(compile_grammar(spec), "aa")
 
 
+def test_captures_of_many_parts_are_found_or_missed_without_trying_every_way() -> None:
+    spec = SequenceSpec((*(Part(f"p{number}", RegexSpec("a*")) for number in range(30)), "b"))
+    assert sequence_captures(spec, b"aaaab", compile_grammar)["p0"] == (0, 4)
+    with pytest.raises(InvalidParameterError):
+        sequence_captures(spec, b"a" * 60, compile_grammar)
+
+
 def test_sequences_and_triggers_nest() -> None:
     inner = SequenceSpec(("(", Part("a", COUNT), ")"))
     automaton = compile_grammar(TriggeredSpec((Trigger("@", inner),)))

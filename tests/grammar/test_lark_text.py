@@ -87,6 +87,39 @@ def test_the_longest_character_counts_not_the_longest_byte() -> None:
     assert not accepts(automaton, "é")
 
 
+def test_a_character_that_begins_like_a_longer_terminal_is_decided_when_it_is_read() -> None:
+    automaton = _lark("start: A B\nA: /[aé]+/\nB: /[éü]+/")
+    assert accepts(automaton, "aü")
+    assert not accepts(automaton, "aé")  # A goes on with é, and nothing is left for B
+
+
+def test_white_space_above_ascii_goes_before_what_begins_with_the_same_byte() -> None:
+    automaton = _lark('start: "(" start* ")" | /\\d/\n%ignore /\\s+/')
+    assert accepts(automaton, "(1\u3000(2 ) 3)")
+    assert accepts(automaton, "(٣٤)")  # Arabic digits share no byte with white space
+
+
+def test_terminals_with_names_are_literals_too() -> None:
+    automaton = _lark('start: IN NAME | NAME\nIN: "in"\nNAME: /[a-z]+/\n%ignore " "')
+    assert accepts(automaton, "in ink")
+    assert not accepts(automaton, "in")
+
+
+def test_the_empty_text_of_a_rule_is_the_callers_business() -> None:
+    automaton = _lark('start: n "x1" | "(" n ")"\nn: "x" n "y" |')
+    for text in ("x1", "xyx1", "()", "(xxyy)"):
+        assert accepts(automaton, text), text
+    for text in ("xx1", "(xxy)", "xx"):
+        assert not accepts(automaton, text), text
+
+
+def test_an_optional_rule_does_not_follow_itself() -> None:
+    automaton = _lark('start: "[" x? "]"\nx: "a" x "b" | "a"')
+    assert accepts(automaton, "[aaabb]")
+    assert accepts(automaton, "[]")
+    assert not accepts(automaton, "[aa]")
+
+
 def test_left_recursion_right_recursion_and_ambiguous_operators_become_loops_without_depth() -> None:
     for body in (
         'start: start "+" N | N',
@@ -190,6 +223,7 @@ def test_json_schemas_stand_within_rules() -> None:
         ('start: A\nA: "a" A', InvalidGrammarError, "'A' is defined by itself at line 2, column 8"),
         ('start: A\nb: "x"\nA: b', InvalidGrammarError, "rule 'b' within a terminal"),
         ('start: "a"\nstart: "b"', InvalidGrammarError, "'start' is defined again at line 2"),
+        ('start: WS\n%import common.WS\nWS: "x"', InvalidGrammarError, "'WS' is defined again at line 3"),
         ('a: "b"', InvalidGrammarError, "no rule 'start'"),
         ("start: (", InvalidGrammarError, "malformed at line 1"),
         ('start: "a', InvalidGrammarError, "line 1, column 8"),
