@@ -103,7 +103,7 @@ class Engine:
             self._driver.post,
             check_invariants=check_invariants,
         )
-        self._driver.start(self._core)
+        self._driver.start(self._core, self._on_end)
         # A thread that the interpreter's end finds inside torch aborts the process.
         weakref.finalize(self, self._driver.stop)
 
@@ -255,6 +255,13 @@ class Engine:
             pending.future.set_exception(event.error)
         else:
             pending.future.set_result(event.result)
+
+    def _on_end(self) -> None:
+        """Called on the engine's thread, after which nothing is answered any more."""
+        with self._lock:
+            left, self._pending = list(self._pending.values()), {}
+        for pending in left:
+            pending.future.set_exception(EngineClosedError("the engine has ended before this operation did"))
 
     def _on_scored(self, pending: _Pending, selection: _Selection, event: Finished | Failed) -> None:
         refused: Refused

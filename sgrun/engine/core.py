@@ -174,10 +174,12 @@ class EngineCore:
 
     def close(self) -> None:
         """Fails everything that is left."""
-        for seq in list(self.sequences.values()):
-            self._fail(seq, EngineClosedError("the engine was closed before this operation finished"))
-        self.sequences.clear()
-        self.compiler.close()
+        try:
+            for seq in list(self.sequences.values()):
+                self._fail(seq, EngineClosedError("the engine was closed before this operation finished"))
+            self.sequences.clear()
+        finally:
+            self.compiler.close()
 
     # Operations
 

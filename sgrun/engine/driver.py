@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 
 from sgrun.engine.core import EngineCore
 from sgrun.engine.messages import Message
@@ -21,8 +22,9 @@ class ThreadDriver:
         self._is_stopped = False
         self._thread: threading.Thread | None = None
 
-    def start(self, core: EngineCore) -> None:
-        self._thread = threading.Thread(target=self._run, args=(core,), name="sgrun-engine", daemon=True)
+    def start(self, core: EngineCore, on_end: Callable[[], None]) -> None:
+        """`on_end` is called on the thread when the core has stopped, whether it was stopped or has failed."""
+        self._thread = threading.Thread(target=self._run, args=(core, on_end), name="sgrun-engine", daemon=True)
         self._thread.start()
 
     def post(self, message: Message) -> bool:
@@ -44,16 +46,19 @@ class ThreadDriver:
                 self._is_stopped = True
                 self._inbox.put(None)
 
-    def _run(self, core: EngineCore) -> None:
+    def _run(self, core: EngineCore, on_end: Callable[[], None]) -> None:
         try:
             while self._take_messages(core):
                 core.step()
         except Exception:  # the engine's border: a fault of the engine itself ends it, and no one waits for ever
             logger.exception("the engine has failed and is closed")
-            self._end()
-            while (message := self._inbox.get()) is not None:
-                core.handle(message)
-        core.close()
+        self._end()
+        try:
+            core.close()
+        except Exception:  # what the fault left behind could not be closed in order
+            logger.exception("the engine could not be closed in order")
+        finally:
+            on_end()
 
     def _take_messages(self, core: EngineCore) -> bool:
         """Hands over what has arrived, waiting for something if there is nothing to do. False at the end."""

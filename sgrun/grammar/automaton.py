@@ -93,16 +93,3 @@ class Automaton:
         from sgrun.grammar.walk import Thresholds
 
         return Thresholds(self)
-
-
-def from_dfa(
-    byte_classes: npt.NDArray[np.uint8],
-    transitions: npt.NDArray[np.int32],
-    accepting: npt.NDArray[np.bool_],
-    start: int,
-) -> Automaton:
-    """An automaton without calls: transitions [num_states, num_classes] with state 0 dead, accepting [num_states]."""
-    moves = np.where(transitions == DEAD, DEAD, MOVE | transitions << OP_BITS)
-    ends = np.where(accepting, ACCEPT, DEAD)
-    table = np.concatenate([moves, ends[:, None]], axis=1).astype(np.int32)
-    return Automaton(byte_classes, table, np.zeros((0, 2), np.int32), np.zeros((0, 3), np.int32), start)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.grammar.automaton import Automaton, from_dfa
 from sgrun.grammar.charset import CodePoints
 from sgrun.grammar.dfa import Dfa
 from sgrun.grammar.limits import Budget
@@ -31,12 +30,6 @@ class ByteDfa:
     byte_classes: npt.NDArray[np.uint8]  # [256]
     transitions: npt.NDArray[np.int32]  # [num_states, num_classes]
     accepting: npt.NDArray[np.bool_]  # [num_states]
-
-
-def to_bytes(dfa: Dfa, atom_sets: list[CodePoints], budget: Budget) -> Automaton:
-    """The minimal byte automaton of a minimal DFA. Raises GrammarTooLargeError."""
-    expanded = expand(dfa, atom_sets, budget)
-    return from_dfa(expanded.byte_classes, expanded.transitions, expanded.accepting, start=1)
 
 
 def expand(dfa: Dfa, atom_sets: list[CodePoints], budget: Budget) -> ByteDfa:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sgrun.engine.client import Engine
+from sgrun.engine.scheduler import Row
 from sgrun.errors import (
     AbortedError,
     ContextLengthError,
@@ -442,6 +443,21 @@ def test_closing_the_engine_fails_what_is_left(tiny_model: Path) -> None:
     engine.shutdown()
     assert isinstance(running.exception(timeout=60), EngineClosedError)
     assert isinstance(engine.generate(engine.open(), GREEDY).exception(timeout=60), EngineClosedError)
+
+
+def test_a_fault_of_the_engine_itself_ends_it_and_leaves_no_one_waiting(tiny_model: Path) -> None:
+    def fail(*_: object) -> list[Row]:
+        raise RuntimeError("a fault of the engine")
+
+    engine = Engine(tiny_model, dtype="float32", num_pages=256)
+    engine._core.scheduler.plan = fail
+    engine._core._unpin = fail  # what is left behind cannot be closed in order either
+    failed = engine.generate(open_with(engine, [5]), GREEDY)
+    assert isinstance(failed.exception(timeout=60), EngineClosedError)
+    assert isinstance(engine.generate(engine.open(), GREEDY).exception(timeout=60), EngineClosedError)
+    with pytest.raises(EngineClosedError):
+        engine.flush_cache()
+    engine.shutdown()
 
 
 def test_a_process_may_end_in_the_middle_of_a_generation(tiny_model: Path) -> None:
