@@ -36,6 +36,7 @@ from sgrun.engine.messages import (
     ScoreOutput,
 )
 from sgrun.engine.runner import load_engine
+from sgrun.engine.steps import HostSteps
 from sgrun.errors import EngineClosedError, InvalidParameterError
 from sgrun.types import (
     ChatFormat,
@@ -89,16 +90,16 @@ class Engine:
         with _ProgressBars(progress) as bars:
             loaded = load_engine(self.config, bars.update)
         self._tokenizer = loaded.tokenizer
+        self._device = loaded.device
         self._ids = itertools.count()
         self._driver = ThreadDriver()
         self._lock = threading.Lock()  # guards the two that follow
         self._gates = Gates(self._driver.post)
         self._pending: dict[int, _Pending] = {}
         self._core = EngineCore(
-            loaded.runner,
+            HostSteps(loaded.runner, loaded.limits.page_size, loaded.device),
             loaded.tokenizer,
             loaded.limits,
-            loaded.device,
             self._on_event,
             self._driver.post,
             check_invariants=check_invariants,
@@ -122,7 +123,7 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        return self._core.device
+        return self._device
 
     @property
     def limits(self) -> Limits:

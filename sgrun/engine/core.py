@@ -12,13 +12,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
-from torch import Tensor
-
 from sgrun.cache.prefix_cache import Lease, PrefixCache
-from sgrun.engine.batch import build_batch
 from sgrun.engine.detokenizer import Detokenizer
 from sgrun.engine.generation import Ending, Generation, SampleTask
 from sgrun.engine.messages import (
@@ -39,10 +35,11 @@ from sgrun.engine.messages import (
     Progress,
     Score,
 )
-from sgrun.engine.sampler import Sampled, sample
+from sgrun.engine.sampler import Sampled
 from sgrun.engine.scheduler import Row, Scheduler
 from sgrun.engine.scoring import ScoreTask, Scoring, start_scoring
 from sgrun.engine.sequence import Sequence, Task, Timing, Work
+from sgrun.engine.steps import StepResult, Steps
 from sgrun.engine.tokenizer import Tokenizer
 from sgrun.errors import (
     AbortedError,
@@ -57,16 +54,9 @@ from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import GrammarCompiler
 from sgrun.grammar.matcher import Matcher
 from sgrun.grammar.vocabulary import Vocabulary
-from sgrun.models.inputs import ForwardInputs
 from sgrun.types import Completion, GenerationResult, GrammarSpec, SamplingParams
 
 logger = logging.getLogger(__name__)
-
-
-class Forward(Protocol):
-    """The model with its KV pool; logits [L, vocab] float32 for the wanted rows."""
-
-    def __call__(self, inputs: ForwardInputs) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +77,17 @@ class EngineCore:
 
     def __init__(
         self,
-        forward: Forward,
+        steps: Steps,
         tokenizer: Tokenizer,
         limits: Limits,
-        device: torch.device,
         emit: Callable[[Event], None],
         post: Callable[[Message], object],
         *,
         check_invariants: bool = False,
     ) -> None:
-        self.forward = forward
+        self.steps = steps
         self.tokenizer = tokenizer
         self.limits = limits
-        self.device = device
         self.emit = emit
         self.post = post
         self.check_invariants = check_invariants
@@ -127,7 +115,9 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._to_advance or self.scheduler.running or self.scheduler.waiting)
+        return bool(
+            self._to_advance or self.scheduler.running or self.scheduler.waiting or self.steps.num_in_flight
+        )
 
     @property
     def stats(self) -> EngineStats:
@@ -164,11 +154,13 @@ class EngineCore:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Advances sequences to their next task, runs one batch, and commits its results."""
+        """Advances sequences to their next task, starts what can be started, and commits the oldest step's results."""
         self._advance_all()
-        rows = self.scheduler.plan()
-        if rows:
-            self._run(rows)
+        if not self.steps.num_in_flight:
+            self._launch()
+        self._launch_ahead()
+        if self.steps.num_in_flight:
+            self._commit()
         if self.check_invariants:
             self.cache.check_invariant([task.lease for task in self.scheduler.running if task.lease is not None])
 
@@ -304,29 +296,54 @@ class EngineCore:
 
     # One step
 
-    def _run(self, rows: list[Row]) -> None:
-        self._num_steps += 1
+    def _launch(self) -> None:
+        """Plans a step and starts it. If that fails, the sequences of its rows fail."""
+        rows = self.scheduler.plan()
+        if not rows:
+            return
         now = time.monotonic()
         for row in rows:
-            self._count(row, now)
+            timing = row.task.timing
+            if not timing.first_scheduled:
+                timing.first_scheduled = now
+                timing.cached_tokens = row.start
+        self._start_step(rows, self.steps.launch)
+
+    def _launch_ahead(self) -> None:
+        """Starts decodes behind the steps that run, unless something else has to be planned first."""
+        while 0 < self.steps.num_in_flight <= self.steps.max_ahead:
+            rows = self.scheduler.plan_ahead()
+            if not rows or not self._start_step(rows, self.steps.launch_ahead):
+                return
+
+    def _start_step(self, rows: list[Row], launch: Callable[[list[Row]], None]) -> bool:
+        self._num_steps += 1
         try:
-            batch = build_batch(rows, self.limits.page_size, self.device)
-            logits = self.forward(batch.inputs)
+            launch(rows)
         except Exception as error:
             logger.exception("a step of %d rows failed", len(rows))
-            for row in rows:
-                self._fail(row.task.seq, _engine_error(error), discard=True)
-            return
-        for row in rows:
-            row.task.num_computed += row.num_tokens
-        self._commit_scores(rows, batch.wanted, logits)
-        self._commit_samples(batch.wanted, logits)
+            self._fail_all([row.task for row in rows], error)
+            return False
+        return True
 
-    def _count(self, row: Row, now: float) -> None:
-        task, timing = row.task, row.task.timing
-        if not timing.first_scheduled:
-            timing.first_scheduled = now
-            timing.cached_tokens = row.start
+    def _commit(self) -> None:
+        """Waits for the oldest step that runs and takes over its results."""
+        try:
+            result = self.steps.collect()
+        except Exception as error:
+            logger.exception("a step failed")
+            self._fail_all(list(self.scheduler.running), error)
+            return
+        for row in result.rows:
+            if row.task.lease is not None:
+                row.task.num_computed += row.num_tokens
+                self._count(row)
+        self._commit_scores(result)
+        for task, sampled in result.sampled:
+            self._guard(task, partial(self._commit_sample, task, sampled))
+
+    def _count(self, row: Row) -> None:
+        task = row.task
         if row.num_tokens == 1 and row.start >= task.prompt_len:
             self._decode_tokens += 1
             return
@@ -334,27 +351,17 @@ class EngineCore:
         if not task.is_counted:
             task.is_counted = True
             self._cached_tokens += row.start
-        timing.computed_tokens += row.num_tokens
+        task.timing.computed_tokens += row.num_tokens
 
-    def _commit_scores(self, rows: list[Row], wanted: list[tuple[Task, int]], logits: Tensor) -> None:
-        for index, (task, position) in enumerate(wanted):
-            if isinstance(task, ScoreTask):
-                self._guard(task, partial(task.take, position, logits[index]))
-        for task in (row.task for row in rows):
+    def _commit_scores(self, result: StepResult) -> None:
+        for scored, position, logits in result.scored:
+            self._guard(scored, partial(scored.take, position, logits))
+        for task in (row.task for row in result.rows):
             if isinstance(task, ScoreTask) and task.lease is not None and task.num_remaining == 0:
                 self._end_task(task, task.lease)
                 task.scoring.num_pending -= 1
                 if task.scoring.num_pending == 0:
                     self._finish_scoring(task.scoring, task.seq)
-
-    def _commit_samples(self, wanted: list[tuple[Task, int]], logits: Tensor) -> None:
-        places = [(index, task) for index, (task, _) in enumerate(wanted) if isinstance(task, SampleTask)]
-        if not places:
-            return
-        tasks = [task for _, task in places]
-        sampled = sample(logits[[index for index, _ in places]], [task.sample_row() for task in tasks])
-        for task, outcome in zip(tasks, sampled, strict=True):
-            self._guard(task, partial(self._commit_sample, task, outcome))
 
     def _guard(self, task: Task, commit: Callable[[], None]) -> None:
         """Commits what a task has computed, unless it failed or was sent back in the same step."""
@@ -452,6 +459,10 @@ class EngineCore:
         while seq.ops:
             self._fail_operation(seq.ops.popleft(), error)
         self._unpin(seq)
+
+    def _fail_all(self, tasks: list[Task], error: Exception) -> None:
+        for task in tasks:
+            self._fail(task.seq, _engine_error(error), discard=True)
 
     def _drop(self, task: Task, discard: bool) -> None:
         if task.lease is not None:

@@ -56,6 +56,10 @@ class SampleTask(Task):
     def num_outputs(self) -> int:
         return len(self.tokens) - self.prompt_len
 
+    @property
+    def max_len(self) -> int:
+        return self.prompt_len + self.params.max_tokens - 1  # the last token that is sampled is not computed
+
     def sample_row(self) -> SampleRow:
         """What the sampler has to know for the next token."""
         params = self.params

@@ -47,22 +47,41 @@ class Scheduler:
         self.waiting: list[Task] = []
         self.running: list[Task] = []
         self.num_retractions = 0
+        self._may_admit = False  # whether the next plan could admit a waiting task
 
     def add(self, task: Task) -> None:
         self.waiting.append(task)
+        self._may_admit = True
 
     def remove(self, task: Task) -> None:
         """Takes a finished or failed task out; its lease is the caller's."""
         queue = self.waiting if task.lease is None else self.running
         queue.remove(task)
+        self._may_admit = bool(self.waiting)
 
     def plan(self) -> list[Row]:
         """The rows of the next step, empty if there is nothing to do. All their pages are allocated."""
+        self._may_admit = False
         num_retractions = self.num_retractions
         rows = self._plan_running()
         if self.num_retractions == num_retractions:
             self._admit(rows, self.token_budget - sum(row.num_tokens for row in rows))
         return rows
+
+    def plan_ahead(self) -> list[Row]:
+        """The rows of a step behind those that run, whose tokens are not known yet: one for each running task that may
+        go on. Empty if the next step has to wait for them: something else could run, or the pool is full."""
+        if self._may_admit or len(self.running) > self.token_budget:
+            return []
+        if any(task.num_launched < len(task.tokens) for task in self.running):
+            return []
+        tasks = [task for task in self.running if task.num_launched < task.max_len]
+        leases = [(task.lease, task.num_launched + 1) for task in tasks if task.lease is not None]
+        if not self._reserve(sum(self.cache.pages_to_grow(lease, length) for lease, length in leases)):
+            return []
+        for lease, length in leases:
+            self.cache.grow(lease, length)
+        return [self._row(task, 1, None) for task in tasks]
 
     def retract(self, task: Task) -> None:
         """Gives up a running task's pages (what it computed stays in the cache as long as there is room) and lets it
@@ -84,7 +103,7 @@ class Scheduler:
         self.cache.release(task.lease)
         self.running.remove(task)
         task.lease = None
-        task.num_computed = 0
+        task.num_computed = task.num_launched = 0
         self.waiting.append(task)
 
     def _plan_running(self) -> list[Row]:
@@ -127,22 +146,28 @@ class Scheduler:
         return True
 
     def _admit(self, rows: list[Row], budget: int) -> None:
-        if not self.waiting or budget < 1 or len(self.running) >= self.max_running:
-            return
-        for task in self._admission_order():
-            if budget < 1 or len(self.running) >= self.max_running:
-                return
+        """Admits what fits. What is left over waits for the next plan where the budget ended it, or for someone to
+        finish where room did."""
+        order = self._admission_order() if self.waiting and budget > 0 and self._has_row else []
+        for task in order:
+            if budget < 1 or not self._has_row:
+                break
             lease = self._acquire(task)
             if lease is None:
                 return
             self.waiting.remove(task)
             self.running.append(task)
             task.lease = lease
-            task.num_computed = lease.cached_len
+            task.num_computed = task.num_launched = lease.cached_len
             copy = self.cache.grow(lease, len(task.tokens))
             row = self._row(task, min(task.num_remaining, budget), copy)
             rows.append(row)
             budget -= row.num_tokens
+        self._may_admit = bool(self.waiting) and self._has_row
+
+    @property
+    def _has_row(self) -> bool:
+        return len(self.running) < self.max_running
 
     def _acquire(self, task: Task) -> Lease | None:
         """A lease with room for the whole of the task's tokens reserved, or None if it has to wait for others."""
@@ -176,11 +201,13 @@ class Scheduler:
 
     def _row(self, task: Task, num_tokens: int, copy: SlotCopy | None) -> Row:
         assert task.lease is not None
-        end = task.num_computed + num_tokens
+        start = task.num_launched
+        end = start + num_tokens
         # Sampled tokens are published when the task ends or yields, not one by one.
         if num_tokens > 1 or end <= task.prompt_len:
             self.cache.publish(task.lease, task.tokens, end)
-        return Row(task, task.num_computed, num_tokens, copy)
+        task.num_launched = end
+        return Row(task, start, num_tokens, copy)
 
 
 def _seniority(task: Task) -> tuple[int, int]:

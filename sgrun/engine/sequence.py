@@ -69,7 +69,8 @@ class Work:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """tokens[:num_computed] have K/V in the lease; without a lease the task waits and num_computed is 0."""
+    """tokens[:num_computed] have K/V in the lease, and once the steps that run have ended, `num_launched` places do;
+    without a lease the task waits and both are 0."""
 
     seq: Sequence
     tokens: list[int]
@@ -77,12 +78,18 @@ class Task:
     arrival: int
     timing: Timing
     num_computed: int = 0
+    num_launched: int = 0
     lease: Lease | None = None
     is_counted: bool = False  # its cached tokens are in the engine's statistics
 
     @property
     def num_remaining(self) -> int:
         return len(self.tokens) - self.num_computed
+
+    @property
+    def max_len(self) -> int:
+        """How many tokens are computed at most."""
+        return len(self.tokens)
 
     @property
     def match_limit(self) -> int:

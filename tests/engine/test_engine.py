@@ -475,10 +475,10 @@ class Faulty:
     """The real runner, but steps can be made to fail or to give NaN for the rows of one token id."""
 
     def __init__(self, engine: Engine) -> None:
-        self.forward = engine._core.forward
+        self.forward = engine._core.steps.forward
         self.raises_on: int | None = None
         self.nan_on: int | None = None
-        engine._core.forward = self
+        engine._core.steps.forward = self
 
     def __call__(self, inputs: ForwardInputs) -> torch.Tensor:
         if self.raises_on is not None and self.raises_on in inputs.token_ids.tolist():

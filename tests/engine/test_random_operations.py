@@ -32,6 +32,7 @@ from sgrun.engine.messages import (
     Score,
     ScoreOutput,
 )
+from sgrun.engine.steps import HostSteps
 from sgrun.errors import AbortedError
 from sgrun.models.inputs import ForwardInputs
 from sgrun.types import GenerationResult, SamplingParams
@@ -101,10 +102,9 @@ class Harness:
             max_wait_s=0.0 if seed % 2 else 10.0,
         )
         self.core = EngineCore(
-            HashModel(),
+            HostSteps(HashModel(), PAGE_SIZE, torch.device("cpu")),
             ByteTokenizer(),
             limits,
-            torch.device("cpu"),
             self.events.append,
             lambda _: None,
         )

@@ -1,0 +1,83 @@
+"""Owns how a planned step is computed where the host samples: forward, logits, tokens, one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sgrun.engine.batch import build_batch
+from sgrun.engine.generation import SampleTask
+from sgrun.engine.sampler import Sampled, sample
+from sgrun.engine.scheduler import Row
+from sgrun.engine.scoring import ScoreTask
+from sgrun.models.inputs import ForwardInputs
+
+Forward = Callable[[ForwardInputs], Tensor]
+"""The model with its KV pool: logits [L, vocab] of the wanted rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one launched step has computed. `scored`: (task, position, logits [vocab] float32) as wanted; `sampled`: a
+    task is left out where the device had found its end in an earlier step."""
+
+    rows: list[Row]
+    sampled: list[tuple[SampleTask, Sampled]]
+    scored: list[tuple[ScoreTask, int, Tensor]]
+
+
+class Steps(Protocol):
+    """Computes steps in the order in which they are launched. Up to `max_ahead` steps may be launched beyond the one
+    whose result is collected next; their rows decode tokens that the host does not know yet."""
+
+    max_ahead: int
+
+    @property
+    def num_in_flight(self) -> int: ...
+
+    def launch(self, rows: list[Row]) -> None:
+        """Starts a step whose tokens are all known. Raises what the model raises; then nothing was started."""
+        ...
+
+    def launch_ahead(self, rows: list[Row]) -> None:
+        """Starts a step of decodes whose tokens are those that the launched steps will sample."""
+        ...
+
+    def collect(self) -> StepResult:
+        """The result of the oldest launched step, which is waited for."""
+        ...
+
+
+class HostSteps:
+    """Computes a step at once, and samples on the host."""
+
+    max_ahead = 0
+
+    def __init__(self, forward: Forward, page_size: int, device: torch.device) -> None:
+        self.forward = forward
+        self.page_size = page_size
+        self.device = device
+        self._results: list[StepResult] = []
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._results)
+
+    def launch(self, rows: list[Row]) -> None:
+        batch = build_batch(rows, self.page_size, self.device)
+        logits = self.forward(batch.inputs).float()
+        scored = [(task, at, logits[i]) for i, (task, at) in enumerate(batch.wanted) if isinstance(task, ScoreTask)]
+        places = [i for i, (task, _) in enumerate(batch.wanted) if isinstance(task, SampleTask)]
+        tasks = [task for task, _ in batch.wanted if isinstance(task, SampleTask)]
+        sampled = sample(logits[places], [task.sample_row() for task in tasks]) if tasks else []
+        self._results.append(StepResult(rows, list(zip(tasks, sampled, strict=True)), scored))
+
+    def launch_ahead(self, rows: list[Row]) -> None:
+        raise AssertionError("the host knows a token before it plans the next step")
+
+    def collect(self) -> StepResult:
+        return self._results.pop()
