@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+
 from sgrun.cache.prefix_cache import Lease, PrefixCache
 from sgrun.engine.detokenizer import Detokenizer
 from sgrun.engine.generation import Ending, Generation, SampleTask
@@ -115,9 +116,7 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        return bool(
-            self._to_advance or self.scheduler.running or self.scheduler.waiting or self.steps.num_in_flight
-        )
+        return bool(self._to_advance or self.scheduler.running or self.scheduler.waiting or self.steps.num_in_flight)
 
     @property
     def stats(self) -> EngineStats:
