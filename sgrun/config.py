@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sgrun.errors import ConfigError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+LoadFormat = Literal["auto", "dummy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class EngineConfig:
 
     model: path of a Hugging Face folder or GGUF file, a hub name, or None for the embedded default model.
     revision: commit, tag or branch of a hub name.
+    tokenizer: path of a folder or GGUF file whose tokenizer is used instead of the model's own.
+    load_format: "dummy" makes up random weights in the shape that the model's config.json describes, for measurements.
     dtype: of weights and KV; "auto" is bfloat16 where the device multiplies it natively, else float32.
     device: "auto", "cpu", "cuda" or "cuda:N".
     page_size: tokens a page. num_pages: pages of the KV pool.
@@ -29,6 +31,8 @@ class EngineConfig:
 
     model: str | os.PathLike[str] | None = None
     revision: str | None = None
+    tokenizer: str | os.PathLike[str] | None = None
+    load_format: LoadFormat = "auto"
     dtype: Dtype = "auto"
     device: str = "auto"
     page_size: int = 16
@@ -40,8 +44,10 @@ class EngineConfig:
     check_invariants: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
+        if self.dtype not in get_args(Dtype):
+            raise ConfigError(f"dtype is {self.dtype!r}; allowed: {', '.join(get_args(Dtype))}")
+        if self.load_format not in get_args(LoadFormat):
+            raise ConfigError(f"load_format is {self.load_format!r}; allowed: 'auto' and 'dummy'")
         kind, _, index = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
             raise ConfigError(f'device is {self.device!r}; allowed: "auto", "cpu", "cuda", "cuda:N"')

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sgrun.config import Dtype, EngineConfig
+from sgrun.config import Dtype, EngineConfig, LoadFormat
 from sgrun.engine.core import EngineCore, Limits
 from sgrun.engine.driver import ThreadDriver
 from sgrun.engine.gates import Gates, Refused
@@ -63,6 +63,8 @@ class Engine:
         model: str | os.PathLike[str] | None = None,
         *,
         revision: str | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
+        load_format: LoadFormat = "auto",
         dtype: Dtype = "auto",
         device: str = "auto",
         page_size: int = 16,
@@ -77,6 +79,8 @@ class Engine:
         self.config = EngineConfig(
             model=model,
             revision=revision,
+            tokenizer=tokenizer,
+            load_format=load_format,
             dtype=dtype,
             device=device,
             page_size=page_size,

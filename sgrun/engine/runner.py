@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -50,8 +51,10 @@ def load_engine(config: EngineConfig, on_progress: Callable[[str, float], None] 
     path = resolve_model(
         None if config.model is None else os.fspath(config.model), revision=config.revision, on_progress=on_progress
     )
-    tokenizer = Tokenizer.load(path)
-    decoder = load_model(path, dtype=dtype, device=device, on_progress=on_progress)
+    tokenizer = Tokenizer.load(path if config.tokenizer is None else Path(config.tokenizer).expanduser())
+    decoder = load_model(
+        path, dtype=dtype, device=device, is_dummy=config.load_format == "dummy", on_progress=on_progress
+    )
     model = decoder.config
     context_len = config.context_len or model.context_len
     if context_len > model.context_len:

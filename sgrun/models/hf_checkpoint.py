@@ -24,12 +24,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 def open_hf_folder(folder: Path) -> Checkpoint:
     """Reads config and safetensors headers. Raises ModelNotFoundError, UnsupportedModelError, WeightsError."""
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise ModelNotFoundError(f"{folder} has no config.json; give a folder in Hugging Face layout or a .gguf file")
-    generation_path = folder / "generation_config.json"
-    generation_config = _read_json(generation_path) if generation_path.is_file() else None
-    config = ModelConfig.from_hf(_read_json(config_path), generation_config)
+    config = read_hf_config(folder)
     entries: dict[str, Entry] = {}
     for path in _weight_files(folder):
         for entry in _read_entries(path):
@@ -38,6 +33,17 @@ def open_hf_folder(folder: Path) -> Checkpoint:
             if not _is_redundant(entry.name, config):
                 entries[entry.name] = entry
     return Checkpoint(folder, config, entries, partial(_read_tensors, entries))
+
+
+def read_hf_config(folder: Path) -> ModelConfig:
+    """What config.json and generation_config.json say. Raises ModelNotFoundError, UnsupportedModelError,
+    WeightsError."""
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise ModelNotFoundError(f"{folder} has no config.json; give a folder in Hugging Face layout or a .gguf file")
+    generation_path = folder / "generation_config.json"
+    generation_config = _read_json(generation_path) if generation_path.is_file() else None
+    return ModelConfig.from_hf(_read_json(config_path), generation_config)
 
 
 def _is_redundant(name: str, config: ModelConfig) -> bool:

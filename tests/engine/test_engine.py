@@ -471,6 +471,12 @@ def test_a_process_may_end_in_the_middle_of_a_generation(tiny_model: Path) -> No
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_random_weights_run_with_a_tokenizer_from_elsewhere(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((tiny_model / "config.json").read_text())
+    with Engine(tmp_path, load_format="dummy", tokenizer=tiny_model, dtype="float32", num_pages=64) as engine:
+        assert len(generate(engine, [5, 6, 7])) == 12
+
+
 class Faulty:
     """The real runner, but steps can be made to fail or to give NaN for the rows of one token id."""
 

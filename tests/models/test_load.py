@@ -244,3 +244,11 @@ def test_an_index_without_a_map_is_refused(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(WeightsError, match="no weight_map"):
         _load(folder)
+
+
+def test_dummy_weights_need_no_weight_files_and_are_the_same_each_time(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    first, second = (load_model(folder, dtype=torch.float32, device="cpu", is_dummy=True) for _ in range(2))
+    for name, tensor in parameters_by_name(first.config, first.weights).items():
+        assert torch.equal(tensor, parameters_by_name(second.config, second.weights)[name])
+        assert bool((tensor == 1).all()) if name.endswith("norm.weight") else 0.015 < float(tensor.std()) < 0.025
