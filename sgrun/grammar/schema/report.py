@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgrun.grammar.limits import Budget, CompileLimits
+from sgrun.grammar.schema.keywords import is_assertion
 from sgrun.grammar.schema.places import Document, inner_schemas
-from sgrun.grammar.schema.reader import is_assertion
 
 
 def assertions(schema: object) -> list[tuple[str, str]]:

@@ -1,0 +1,82 @@
+"""Reads the keywords about numbers and strings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
+from sgrun.grammar.numbers import AtLeast, AtMost, MultipleOf, NumberAtom
+from sgrun.grammar.scalars import atom_problem
+from sgrun.grammar.schema import arguments
+from sgrun.grammar.schema.arguments import Schema
+from sgrun.grammar.schema.formula import TRUE
+from sgrun.grammar.schema.places import Place
+from sgrun.grammar.strings import Format, LengthAtLeast, LengthAtMost, Pattern, StringAtom
+
+if TYPE_CHECKING:
+    from sgrun.grammar.schema.reader import Reader
+
+
+def minimum(reader: Reader, schema: Schema, place: Place) -> int:
+    is_exclusive = reader.draft == 4 and schema.get("exclusiveMinimum") is True
+    return reader.formulas.atom(AtLeast(arguments.number(schema, "minimum", place), is_exclusive))
+
+
+def maximum(reader: Reader, schema: Schema, place: Place) -> int:
+    is_exclusive = reader.draft == 4 and schema.get("exclusiveMaximum") is True
+    return reader.formulas.atom(AtMost(arguments.number(schema, "maximum", place), is_exclusive))
+
+
+def exclusive_minimum(reader: Reader, schema: Schema, place: Place) -> int:
+    if isinstance(schema["exclusiveMinimum"], bool):  # draft 4: read with minimum
+        return _old_exclusive(reader, schema, place, "exclusiveMinimum", "minimum")
+    return reader.formulas.atom(AtLeast(arguments.number(schema, "exclusiveMinimum", place), True))
+
+
+def exclusive_maximum(reader: Reader, schema: Schema, place: Place) -> int:
+    if isinstance(schema["exclusiveMaximum"], bool):
+        return _old_exclusive(reader, schema, place, "exclusiveMaximum", "maximum")
+    return reader.formulas.atom(AtMost(arguments.number(schema, "exclusiveMaximum", place), True))
+
+
+def _old_exclusive(reader: Reader, schema: Schema, place: Place, keyword: str, bound: str) -> int:
+    if reader.draft == 4 or not schema[keyword]:
+        return TRUE
+    if bound not in schema:
+        return TRUE
+    kind = AtLeast if bound == "minimum" else AtMost
+    return reader.formulas.atom(kind(arguments.number(schema, bound, place), True))
+
+
+def multiple_of(reader: Reader, schema: Schema, place: Place) -> int:
+    value = arguments.number(schema, "multipleOf", place)
+    if value <= 0:
+        raise InvalidGrammarError(f"#{place.at('multipleOf').pointer} is {value}; allowed: a number above 0")
+    return checked(reader, MultipleOf(value), place.at("multipleOf"))
+
+
+def min_length(reader: Reader, schema: Schema, place: Place) -> int:
+    return reader.atoms(arguments.at_least(LengthAtLeast, arguments.count(schema, "minLength", place)))
+
+
+def max_length(reader: Reader, schema: Schema, place: Place) -> int:
+    return reader.formulas.atom(LengthAtMost(arguments.count(schema, "maxLength", place)))
+
+
+def pattern(reader: Reader, schema: Schema, place: Place) -> int:
+    searched = arguments.expect(schema["pattern"], str, "a string", place.at("pattern"))
+    return checked(reader, Pattern(searched), place.at("pattern"))
+
+
+def format_(reader: Reader, schema: Schema, place: Place) -> int:
+    name = arguments.expect(schema["format"], str, "a string", place.at("format"))
+    return checked(reader, Format(name), place.at("format"))
+
+
+def checked(reader: Reader, atom: NumberAtom | StringAtom, place: Place) -> int:
+    """The formula of an atom that some procedure can be built for; raises what stands in the way with the pointer."""
+    try:
+        atom_problem(atom)
+    except (InvalidGrammarError, UnsupportedGrammarError, GrammarTooLargeError) as error:
+        raise type(error)(f"#{place.pointer}: {error}") from error
+    return reader.formulas.atom(atom)
