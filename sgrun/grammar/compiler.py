@@ -15,6 +15,7 @@ from sgrun.errors import (
 from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.choices import parse_choices
+from sgrun.grammar.depth import check_depth
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
 from sgrun.grammar.regex import parse_regex
@@ -41,7 +42,12 @@ def compile_grammar(spec: GrammarSpec, limits: CompileLimits = DEFAULT_LIMITS) -
 
     Raises InvalidGrammarError (malformed, or it matches nothing), UnsupportedGrammarError, GrammarTooLargeError.
     """
-    budget = Budget(limits)
+    automaton = _compiled(spec, Budget(limits))
+    check_depth(automaton)
+    return automaton
+
+
+def _compiled(spec: GrammarSpec, budget: Budget) -> Automaton:
     match spec:
         case RegexSpec(pattern):
             return _regular(parse_regex(pattern, budget), budget)

@@ -1,8 +1,10 @@
-"""Random texts of an automaton: seeded walks by bytes that take the shortest way out once they are long enough."""
+"""Random texts of an automaton: seeded walks by bytes that take a short way out once they are long enough."""
 
 from __future__ import annotations
 
+import heapq
 import random
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +24,14 @@ from sgrun.grammar.automaton import (
 )
 from sgrun.grammar.walk import Cursor
 
-MAX_LEN = 100_000
-
 _NEVER = 1e9  # more bytes than any way out
+_GREED = 16  # how many bytes already taken weigh as much as one that is still to come
 
 Distances = npt.NDArray[np.float64]
 
 
 class Sampler:
-    """Draws accepted texts. `soft_len`: bytes after which a walk turns to the shortest way out that counters allow."""
+    """Draws accepted texts. `soft_len`: bytes after which a walk turns to a short way out."""
 
     def __init__(self, automaton: Automaton, seed: int, soft_len: int = 120) -> None:
         self._automaton = automaton
@@ -42,18 +43,45 @@ class Sampler:
 
     def text(self) -> bytes:
         """One accepted text."""
+        while True:
+            cursor, data = self._walk()
+            rest = self.completion(cursor)
+            if rest is not None:
+                return data + rest
+
+    def completion(self, cursor: Cursor) -> bytes | None:
+        """What completes the text at `cursor`, in few bytes; None if every way asks for more frames than there may be.
+
+        A weighted A* search: from where the fewest bytes are still to come, as far as tables without their counters
+        and their looking ahead tell, and from the newest of those first.
+        """
+        ages = count(step=-1)
+        origins: dict[Cursor, tuple[Cursor, int] | None] = {cursor: None}
+        waiting = [(0.0, next(ages), 0, cursor)]
+        while waiting:
+            _, _, num_bytes, at = heapq.heappop(waiting)
+            if self._automaton.walker.is_accepting(at):
+                return _spelled(origins, at)
+            for after, members in self._followers(at).items():
+                if after not in origins:
+                    origins[after] = at, self._byte(members)
+                    cost = num_bytes + 1 + _GREED * self._way_out(after)
+                    heapq.heappush(waiting, (cost, next(ages), num_bytes + 1, after))
+        return None
+
+    def _walk(self) -> tuple[Cursor, bytes]:
+        """Some random bytes, and where they lead."""
         walker = self._automaton.walker
         cursor = walker.start
         data = bytearray()
-        while len(data) < MAX_LEN:
+        while len(data) < self._soft_len:
             followers = self._followers(cursor)
-            is_long = len(data) >= self._soft_len
-            if walker.is_accepting(cursor) and (is_long or not followers or self._random.random() < 0.2):
-                return bytes(data)
+            if not followers or (walker.is_accepting(cursor) and self._random.random() < 0.2):
+                break
             # where to first, then by which byte: quotes and commas count as much as all letters together
-            cursor = min(followers, key=self._way_out) if is_long else self._random.choice(list(followers))
+            cursor = self._random.choice(list(followers))
             data.append(self._byte(followers[cursor]))
-        raise AssertionError(f"no end within {MAX_LEN} bytes of {bytes(data[:80])!r}")
+        return cursor, bytes(data)
 
     def _followers(self, cursor: Cursor) -> dict[Cursor, list[int]]:
         """Where the next byte may lead, each with the bytes that lead there."""
@@ -70,13 +98,22 @@ class Sampler:
         return self._random.choice(plain or members)
 
     def _way_out(self, cursor: Cursor) -> float:
-        """The fewest bytes to the end, as far as counters do not ask for more."""
+        """The fewest bytes to the end, as far as nothing that is counted or looked ahead to asks for more."""
         sites = self._automaton.sites
         ways = np.append(np.full(sites.shape[1] - 1, _NEVER), 0.0)
         for site, _ in cursor.stack:
             returned = (self._distances[sites[site, 1:]] + ways).min(axis=1)
             ways = np.append(returned, _NEVER)  # the input ends in the outermost frame only
         return float((self._distances[cursor.state] + ways).min())
+
+
+def _spelled(origins: dict[Cursor, tuple[Cursor, int] | None], cursor: Cursor) -> bytes:
+    """The bytes that led to `cursor`."""
+    data = bytearray()
+    while (origin := origins[cursor]) is not None:
+        cursor, byte = origin
+        data.append(byte)
+    return bytes(reversed(data))
 
 
 def _distances(automaton: Automaton) -> Distances:

@@ -97,6 +97,7 @@ class Complement:
 
 Node = Chars | Text | Concat | Alternation | Repeat | Assertion | Lookahead | Scope | Intersection | Complement
 EMPTY = Text("")
+MAX_COUNT = 10**9  # what a repeat is joined up to: counters are int32
 
 
 def concat(parts: Sequence[Node]) -> Node:
@@ -119,4 +120,6 @@ def repeat(node: Node, min_count: int, max_count: int | None) -> Node:
     if max_count == 0 or high == 0:
         return Repeat(node.node, min_count * low, 0)
     most = None if max_count is None or high is None else max_count * high
+    if max(min_count * low, most or 0) > MAX_COUNT:
+        return Repeat(node, min_count, max_count)
     return Repeat(node.node, min_count * low, most)
