@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tokenizers
 import torch
+
+# Models, kernels and engines of these tests run on the GPU where there is one, kernels elsewhere under Triton's
+# interpreter, which has to be chosen before anything imports triton: transformers does.
+if torch.cuda.is_available():
+    torch.set_default_device("cuda")
+else:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sgrun.engine.client import Engine
 from sgrun.models.source import default_model_path
-
-# Models, kernels and engines of these tests run on the GPU where there is one.
-if torch.cuda.is_available():
-    torch.set_default_device("cuda")
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

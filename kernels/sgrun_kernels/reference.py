@@ -1,12 +1,14 @@
 """The operations of a forward pass in plain torch: the CPU backend, and what every kernel is tested against.
 
 Shape legend: T tokens, R rows (sequences), Hq query heads, Hk key/value heads (Hq is a multiple of Hk), D head_dim,
-I intermediate size, S token places, P pages of the longest page table. A slot is page * page_size + offset.
-A cache is one layer's K or V: [num_pages, page_size, Hk, D], contiguous. Places that no token was stored to may hold
-anything, NaN included; nothing here lets them reach a result.
+H hidden size, I intermediate size, S token places, P pages of the longest page table. A slot is page * page_size +
+offset. A cache is one layer's K or V: [num_pages, page_size, Hk, D], contiguous. Places that no token was stored to may
+hold anything, NaN included; nothing here lets them reach a result.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +59,32 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
+def add_norm_linear(
+    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(linear(rms_norm(x + residual)), x + residual): x and residual [T, H], norm [H]; [T, N] and [T, H]."""
+    hidden, residual = add_rms_norm(x, residual, norm, eps)
+    return linear(hidden, weight, bias), residual
+
+
+def add_norm_gate_up(
+    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(silu_mul(linear(rms_norm(x + residual))), x + residual): weight [2 * I, H]; returns [T, I] and [T, H]."""
+    gate_up, residual = add_norm_linear(x, residual, norm, eps, weight, bias)
+    return silu_mul(gate_up), residual
+
+
+def rotations(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin [T, 1, D] in `dtype`, as `rope_` wants them: positions [T], inv_freq [D / 2] float32.
+
+    Angles are float32 products, as in transformers.
+    """
+    angles = positions[:, None, None].float() * inv_freq
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
+
+
 def rope_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Rotates x [T, heads, D] in place: dimension i pairs with i + D / 2 (the half-split layout).
 
@@ -73,77 +101,144 @@ def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
     _places(v_cache).index_copy_(0, slots, v)
 
 
+def norm_rope_store(
+    qkv: Tensor,
+    q_norm: Tensor | None,
+    k_norm: Tensor | None,
+    eps: float,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+) -> Tensor:
+    """Norms (where there are weights [D]) and rotates queries and keys, stores keys and values; returns q [T, Hq, D].
+
+    qkv [T, Hq + 2 * Hk, D] holds the heads of queries, keys, values; it is used up. cos and sin come from
+    `rotations`; slots [T] as in `store_kv`.
+    """
+    num_kv_heads = k_cache.shape[2]
+    num_heads = qkv.shape[1] - 2 * num_kv_heads
+    qk, v = torch.split(qkv, [num_heads + num_kv_heads, num_kv_heads], dim=1)
+    if q_norm is not None and k_norm is not None:
+        q, k = torch.split(qk, [num_heads, num_kv_heads], dim=1)
+        qk = torch.cat((rms_norm(q, q_norm, eps), rms_norm(k, k_norm, eps)), dim=1)
+    rope_(qk, cos, sin)
+    q, k = torch.split(qk, [num_heads, num_kv_heads], dim=1)
+    store_kv(k, v, k_cache, v_cache, slots)
+    return q
+
+
 def copy_kv(k_cache: Tensor, v_cache: Tensor, src_slots: Tensor, dst_slots: Tensor) -> None:
     """Copies slots within the caches: src_slots, dst_slots [C] int64, no slot in both, dst_slots unique."""
     for places in (_places(k_cache), _places(v_cache)):
         places.index_copy_(0, dst_slots, places.index_select(0, src_slots))
 
 
-def extend_attention(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+@dataclass(frozen=True, slots=True)
+class ExtendPlan:
+    rows: list[_ExtendRow]
+
+
+@dataclass(frozen=True, slots=True)
+class _ExtendRow:
+    tokens: slice  # of the step's tokens
+    seq_len: int
+    pages: Tensor  # [ceil(seq_len / page_size)]
+    mask: Tensor | None  # [extend_len, seq_len] bool, True where the query may look; None: all, or plain causal
+    is_causal: bool
+
+
+def plan_extend(
     page_tables: Tensor,
     seq_lens: Tensor,
     extend_starts: Tensor,
     seq_lens_host: list[int],
     extend_lens_host: list[int],
-    scale: float,
-) -> Tensor:
-    """Causal attention of ragged rows over their pages: q [T, Hq, D] -> [T, Hq, D].
+    k_cache: Tensor,
+    num_q_heads: int,
+) -> ExtendPlan:
+    """What `extend_attention` needs and all layers share, for caches of the shape of `k_cache`.
 
-    page_tables [R, P], seq_lens [R] and extend_starts [R + 1] int64; the last two are the host lists once more, for a
-    kernel to read on the device. The i-th new token of a row with n tokens, e of them new, stands at position
-    n - e + i and sees positions 0 to that one. All n places of a row must have been stored.
+    page_tables [R, P], seq_lens [R] and extend_starts [R + 1]; the last two are the host lists once more, for a kernel
+    to read on the device.
     """
     page_size = k_cache.shape[1]
-    out = torch.empty_like(q)
+    rows = []
     start = 0
     for row, (seq_len, extend_len) in enumerate(zip(seq_lens_host, extend_lens_host, strict=True)):
-        pages = page_tables[row, : -(-seq_len // page_size)]
-        k = _places(k_cache.index_select(0, pages))[:seq_len]
-        v = _places(v_cache.index_select(0, pages))[:seq_len]
         has_prefix = seq_len > extend_len
-        mask = _causal_mask(seq_len, extend_len, q.device) if has_prefix and extend_len > 1 else None
-        rows = slice(start, start + extend_len)
-        out[rows] = F.scaled_dot_product_attention(
-            q[None, rows].transpose(1, 2),
+        rows.append(
+            _ExtendRow(
+                tokens=slice(start, start + extend_len),
+                seq_len=seq_len,
+                pages=page_tables[row, : -(-seq_len // page_size)],
+                mask=_causal_mask(seq_len, extend_len, page_tables.device) if has_prefix and extend_len > 1 else None,
+                is_causal=not has_prefix,
+            )
+        )
+        start += extend_len
+    return ExtendPlan(rows)
+
+
+def extend_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: ExtendPlan, scale: float) -> Tensor:
+    """Causal attention of ragged rows over their pages: q [T, Hq, D] -> [T, Hq, D].
+
+    The i-th new token of a row with n tokens, e of them new, stands at position n - e + i and sees positions 0 to that
+    one. All n places of a row must have been stored.
+    """
+    out = torch.empty_like(q)
+    for row in plan.rows:
+        k = _places(k_cache.index_select(0, row.pages))[: row.seq_len]
+        v = _places(v_cache.index_select(0, row.pages))[: row.seq_len]
+        out[row.tokens] = F.scaled_dot_product_attention(
+            q[None, row.tokens].transpose(1, 2),
             k[None].transpose(1, 2),
             v[None].transpose(1, 2),
-            attn_mask=mask,
-            is_causal=not has_prefix,
+            attn_mask=row.mask,
+            is_causal=row.is_causal,
             scale=scale,
             enable_gqa=True,
         )[0].transpose(0, 1)
-        start += extend_len
     return out
 
 
-def plan_decode(page_tables: Tensor, seq_lens: Tensor, max_seq_len: int, page_size: int) -> tuple[Tensor, Tensor]:
-    """What `decode_attention` needs and all layers share: slots [R * S] int64 and mask [R, 1, 1, S] bool.
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    slots: Tensor  # [R * S] int64
+    mask: Tensor  # [R, 1, 1, S] bool
 
-    page_tables [R, P], seq_lens [R] int64; S is max_seq_len, the longest of them. A place behind a row's end gets the
-    slot of the row's first token, which was stored: masked scores of finite keys and values add exactly nothing,
-    those of unwritten memory might.
+
+def plan_decode(
+    page_tables: Tensor, seq_lens: Tensor, max_seq_len: int, k_cache: Tensor, num_q_heads: int
+) -> DecodePlan:
+    """What `decode_attention` needs and all layers share, for caches of the shape of `k_cache`.
+
+    page_tables [R, P], seq_lens [R]; S is max_seq_len, no less than the longest of them. A place behind a row's end
+    gets the slot of the row's first token, which was stored: masked scores of finite keys and values add exactly
+    nothing, those of unwritten memory might.
     """
+    page_size = k_cache.shape[1]
     positions = torch.arange(max_seq_len, device=page_tables.device)
     slots = page_tables[:, positions // page_size] * page_size + positions % page_size
     mask = positions < seq_lens[:, None]
-    return torch.where(mask, slots, slots[:, :1]).flatten(), mask[:, None, None]
+    return DecodePlan(torch.where(mask, slots, slots[:, :1]).flatten(), mask[:, None, None])
 
 
-def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor, mask: Tensor, scale: float) -> Tensor:
+def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePlan, scale: float) -> Tensor:
     """Attention of one token per row over the row's whole sequence: q [R, Hq, D] -> [R, Hq, D].
 
-    slots and mask come from `plan_decode`. The query heads of one key/value head stand as its queries, so that keys
-    and values are read once and never repeated.
+    The query heads of one key/value head stand as its queries, so that keys and values are read once and never
+    repeated.
     """
     num_rows, num_q_heads, head_dim = q.shape
     num_kv_heads = k_cache.shape[2]
-    k = _places(k_cache).index_select(0, slots).view(num_rows, -1, num_kv_heads, head_dim)
-    v = _places(v_cache).index_select(0, slots).view(num_rows, -1, num_kv_heads, head_dim)
+    k = _places(k_cache).index_select(0, plan.slots).view(num_rows, -1, num_kv_heads, head_dim)
+    v = _places(v_cache).index_select(0, plan.slots).view(num_rows, -1, num_kv_heads, head_dim)
     grouped = q.reshape(num_rows, num_kv_heads, num_q_heads // num_kv_heads, head_dim)
-    out = F.scaled_dot_product_attention(grouped, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale)
+    out = F.scaled_dot_product_attention(
+        grouped, k.transpose(1, 2), v.transpose(1, 2), attn_mask=plan.mask, scale=scale
+    )
     return out.reshape(num_rows, num_q_heads, head_dim)
 
 

@@ -50,6 +50,7 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
     def tensor(array: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
 
+    num_extends = sum(row.num_tokens > 1 for row in rows)
     inputs = ForwardInputs(
         token_ids=tensor(token_ids),
         positions=tensor(positions),
@@ -60,9 +61,10 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
         seq_lens=tensor(np.asarray(seq_lens, dtype=np.int64)),
         extend_starts=tensor(starts),
         logits_rows=tensor(np.asarray(logits_rows, dtype=np.int64)),
-        num_extends=sum(row.num_tokens > 1 for row in rows),
-        seq_lens_host=seq_lens,
-        extend_lens_host=[row.num_tokens for row in rows],
+        num_extends=num_extends,
+        seq_lens_host=seq_lens[:num_extends],
+        extend_lens_host=[row.num_tokens for row in rows[:num_extends]],
+        max_decode_len=max(seq_lens[num_extends:], default=0),
     )
     return Batch(inputs, wanted)
 

@@ -33,7 +33,7 @@ class ModelRunner:
     kv: Tensor
 
     def __call__(self, inputs: ForwardInputs) -> Tensor:
-        return self.decoder.forward(inputs, self.kv)
+        return self.decoder.forward(inputs, self.kv).float()
 
 
 @dataclass(frozen=True, slots=True)

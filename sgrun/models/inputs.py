@@ -27,7 +27,8 @@ class ForwardInputs:
     page_tables: Tensor  # [R, P] int64, unused entries 0
     seq_lens: Tensor  # [R] int64, tokens that attention sees: cached + new
     extend_starts: Tensor  # [R + 1] int64, cumulative extend_lens
-    logits_rows: Tensor  # [L] int64, which of the T tokens need logits
+    logits_rows: Tensor | None  # [L] int64, which of the T tokens need logits; None: all, in order
     num_extends: int
-    seq_lens_host: list[int]  # the same two on the host, so that no one has to wait for the device
+    seq_lens_host: list[int]  # of the extends, these two on the host: no one has to wait for the device
     extend_lens_host: list[int]
+    max_decode_len: int  # no seq_len of a decode is longer; in a captured graph the bound of all its replays

@@ -75,6 +75,50 @@ def test_rope_writes_through_a_view_and_leaves_its_neighbours() -> None:
     assert torch.equal(qkv[:, 3:], values)
 
 
+def test_add_norm_linear_multiplies_the_norm_of_the_sum() -> None:
+    x, residual, norm = torch.randn(5, 16), torch.randn(5, 16), torch.randn(16)
+    weight, bias = torch.randn(7, 16), torch.randn(7)
+    out, total = reference.add_norm_linear(x, residual, norm, 1e-6, weight, bias)
+    assert torch.equal(total, x + residual)
+    torch.testing.assert_close(out, reference.rms_norm(total, norm, 1e-6) @ weight.T + bias)
+
+
+def test_add_norm_gate_up_gates_the_second_half() -> None:
+    x, residual, norm = torch.randn(5, 16), torch.randn(5, 16), torch.randn(16)
+    weight, bias = torch.randn(14, 16), torch.randn(14)
+    out, total = reference.add_norm_gate_up(x, residual, norm, 1e-6, weight, bias)
+    assert torch.equal(total, x + residual)
+    gate, up = (reference.rms_norm(total, norm, 1e-6) @ weight.T + bias).chunk(2, dim=1)
+    torch.testing.assert_close(out, torch.nn.functional.silu(gate) * up)
+
+
+def test_rotations_are_angles_of_position_times_frequency() -> None:
+    positions, inv_freq = torch.tensor([0, 3, 100_000]), torch.tensor([1.0, 0.01])
+    cos, sin = reference.rotations(positions, inv_freq, torch.float32)
+    angles = (positions[:, None].float() * inv_freq).double()
+    torch.testing.assert_close(cos[:, 0].double(), angles.cos().repeat(1, 2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(sin[:, 0].double(), torch.cat((-angles.sin(), angles.sin()), 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("has_norm", [False, True])
+def test_norm_rope_store_returns_queries_and_stores_keys_and_values(has_norm: bool) -> None:
+    num_tokens, num_heads, num_kv_heads, head_dim = 3, 4, 2, 6
+    qkv = torch.randn(num_tokens, num_heads + 2 * num_kv_heads, head_dim)
+    q, k, v = (part.clone() for part in qkv.split([num_heads, num_kv_heads, num_kv_heads], dim=1))
+    q_norm, k_norm = (torch.randn(head_dim), torch.randn(head_dim)) if has_norm else (None, None)
+    cos, sin = reference.rotations(torch.tensor([5, 0, 9]), torch.tensor([1.0, 0.3, 0.1]), torch.float32)
+    caches = _empty_caches(5, 4, num_kv_heads, head_dim, torch.float32)
+    slots = torch.tensor([18, 0, 7])
+    out = reference.norm_rope_store(qkv, q_norm, k_norm, 1e-6, cos, sin, *caches, slots)
+    if q_norm is not None and k_norm is not None:
+        q, k = reference.rms_norm(q, q_norm, 1e-6), reference.rms_norm(k, k_norm, 1e-6)
+    reference.rope_(q, cos, sin)
+    reference.rope_(k, cos, sin)
+    torch.testing.assert_close(out, q)
+    torch.testing.assert_close(caches[0].view(-1, num_kv_heads, head_dim)[slots], k)
+    assert torch.equal(caches[1].view(-1, num_kv_heads, head_dim)[slots], v)
+
+
 def _empty_caches(num_pages: int, page_size: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> list[Tensor]:
     shape = (num_pages, page_size, num_kv_heads, head_dim)
     return [torch.full(shape, math.nan, dtype=dtype) for _ in range(2)]
@@ -151,17 +195,17 @@ def test_decode_attention_sees_each_row_to_its_end(
     seq_lens = [1, 17, 16, 40, 5]
     rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, dtype)
     q = rows.queries(len(seq_lens))
-    slots, mask = reference.plan_decode(rows.page_tables, torch.tensor(seq_lens), max(seq_lens), page_size)
-    out = reference.decode_attention(q, rows.k_cache, rows.v_cache, slots, mask, 0.3)
+    plan = reference.plan_decode(rows.page_tables, torch.tensor(seq_lens), max(seq_lens), rows.k_cache, num_q_heads)
+    out = reference.decode_attention(q, rows.k_cache, rows.v_cache, plan, 0.3)
     expected = [rows.expected(row, q[row : row + 1], 0.3) for row in range(len(seq_lens))]
     _assert_near(out, torch.cat(expected))
 
 
 def test_decode_plan_names_only_stored_places() -> None:
     page_tables = torch.tensor([[3, 1], [2, 0]])
-    slots, mask = reference.plan_decode(page_tables, torch.tensor([6, 1]), 6, page_size=4)
-    assert slots.tolist() == [12, 13, 14, 15, 4, 5, 8, 8, 8, 8, 8, 8]
-    assert mask.flatten().tolist() == [True] * 7 + [False] * 5
+    plan = reference.plan_decode(page_tables, torch.tensor([6, 1]), 6, torch.empty(4, 4, 1, 1), 1)
+    assert plan.slots.tolist() == [12, 13, 14, 15, 4, 5, 8, 8, 8, 8, 8, 8]
+    assert plan.mask.flatten().tolist() == [True] * 7 + [False] * 5
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -173,9 +217,10 @@ def test_extend_attention_is_causal_over_each_rows_prefix(
     rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, dtype)
     q = rows.queries(sum(extend_lens))
     starts = torch.tensor([0, *extend_lens]).cumsum(0)
-    out = reference.extend_attention(
-        q, rows.k_cache, rows.v_cache, rows.page_tables, torch.tensor(seq_lens), starts, seq_lens, extend_lens, 0.3
+    plan = reference.plan_extend(
+        rows.page_tables, torch.tensor(seq_lens), starts, seq_lens, extend_lens, rows.k_cache, num_q_heads
     )
+    out = reference.extend_attention(q, rows.k_cache, rows.v_cache, plan, 0.3)
     expected = [rows.expected(row, part, 0.3) for row, part in enumerate(q.split(extend_lens))]
     _assert_near(out, torch.cat(expected))
 
@@ -183,9 +228,9 @@ def test_extend_attention_is_causal_over_each_rows_prefix(
 def test_extend_attention_of_no_rows_is_empty() -> None:
     k_cache, v_cache = _empty_caches(2, 4, 1, 8, torch.float32)
     none = torch.zeros(0, dtype=torch.int64)
-    out = reference.extend_attention(
-        torch.zeros(0, 2, 8), k_cache, v_cache, none.view(0, 0), none, torch.zeros(1, dtype=torch.int64), [], [], 1.0
-    )
+    starts = torch.zeros(1, dtype=torch.int64)
+    plan = reference.plan_extend(none.view(0, 0), none, starts, [], [], k_cache, 2)
+    out = reference.extend_attention(torch.zeros(0, 2, 8), k_cache, v_cache, plan, 1.0)
     assert out.shape == (0, 2, 8)
 
 

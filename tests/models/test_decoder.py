@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -160,8 +160,9 @@ class Pool:
             extend_starts=_ids(starts),
             logits_rows=_ids(list(range(len(places))) if logits_rows is None else logits_rows),
             num_extends=len(extends),
-            seq_lens_host=seq_lens,
-            extend_lens_host=[extend_len for _, extend_len in work],
+            seq_lens_host=seq_lens[: len(extends)],
+            extend_lens_host=[extend_len for _, extend_len in extends],
+            max_decode_len=max(seq_lens[len(extends) :], default=0),
         )
 
     def forward(
@@ -230,6 +231,8 @@ def test_only_wanted_logits_come_back(pair: tuple[Decoder, PreTrainedModel]) -> 
     row = pool.add(_tokens(13))
     _assert_close(pool.forward([(row, 13)], logits_rows=[12, 3]), _expected(theirs, row.token_ids)[[12, 3]])
     row.cached_len = 0
+    every = replace(pool.inputs([(row, 13)]), logits_rows=None)
+    _assert_close(ours.forward(every, pool.kv), _expected(theirs, row.token_ids))
     logits = pool.forward([(row, 13)], logits_rows=[])
     assert logits.shape == (0, SIZES["vocab_size"])
 
@@ -297,5 +300,5 @@ def test_half_precision_stays_near_float32(
     extended = pool.forward([(row, 19)])
     logits = torch.cat([extended, pool.forward([], [row])])
     expected = _expected(theirs, row.token_ids)
-    assert logits.dtype == torch.float32
+    assert logits.dtype == dtype
     assert (logits - expected).norm() / expected.norm() < (0.05 if dtype == torch.bfloat16 else 0.01)

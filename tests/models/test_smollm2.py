@@ -52,8 +52,9 @@ def _inputs(token_ids: list[int], cached_len: int) -> ForwardInputs:
         extend_starts=_ids(0, extend_len),
         logits_rows=torch.arange(extend_len),
         num_extends=0 if is_decode else 1,
-        seq_lens_host=[seq_len],
-        extend_lens_host=[extend_len],
+        seq_lens_host=[] if is_decode else [seq_len],
+        extend_lens_host=[] if is_decode else [extend_len],
+        max_decode_len=seq_len if is_decode else 0,
     )
 
 

@@ -1,0 +1,61 @@
+"""What a decoder asks of its operations: `sgrun_kernels.reference` on a CPU, `sgrun_kernels.triton_ops` on a GPU.
+
+`reference` says what each operation computes. Plans are opaque: each module has its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Operations(Protocol):
+    """Both modules have these functions."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
+
+    def add_norm_linear(
+        self, x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def add_norm_gate_up(
+        self, x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def rotations(self, positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]: ...
+
+    def norm_rope_store(
+        self,
+        qkv: Tensor,
+        q_norm: Tensor | None,
+        k_norm: Tensor | None,
+        eps: float,
+        cos: Tensor,
+        sin: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        slots: Tensor,
+    ) -> Tensor: ...
+
+    def copy_kv(self, k_cache: Tensor, v_cache: Tensor, src_slots: Tensor, dst_slots: Tensor) -> None: ...
+
+    def plan_extend(
+        self,
+        page_tables: Tensor,
+        seq_lens: Tensor,
+        extend_starts: Tensor,
+        seq_lens_host: list[int],
+        extend_lens_host: list[int],
+        k_cache: Tensor,
+        num_q_heads: int,
+    ) -> Any: ...
+
+    def extend_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: Any, scale: float) -> Tensor: ...
+
+    def plan_decode(
+        self, page_tables: Tensor, seq_lens: Tensor, max_seq_len: int, k_cache: Tensor, num_q_heads: int
+    ) -> Any: ...
+
+    def decode_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: Any, scale: float) -> Tensor: ...
