@@ -31,7 +31,9 @@ from sgrun.lang.expr import (
 )
 from sgrun.lang.group import ProgramStateGroup
 from sgrun.lang.program import Program, function
+from sgrun.lang.schema import json_schema_spec
 from sgrun.lang.state import ProgramState
+from sgrun.python_types import tool_call
 
 if TYPE_CHECKING:
     from sgrun.engine.client import Engine
@@ -53,12 +55,14 @@ __all__ = [
     "gen_string",
     "greedy_token_selection",
     "joint_likelihood",
+    "json_schema_spec",
     "select",
     "set_default_backend",
     "system",
     "system_begin",
     "system_end",
     "token_length_normalized",
+    "tool_call",
     "unconditional_likelihood_normalized",
     "user",
     "user_begin",

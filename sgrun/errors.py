@@ -15,7 +15,8 @@ SgrunError
 │   ├── InvalidGrammarError (ValueError)    malformed regex, schema or choices
 │   ├── UnsupportedGrammarError         well-formed, but outside what is enforced
 │   ├── GrammarTooLargeError            over a compile limit
-│   └── GrammarDeadEndError             no token of the vocabulary can continue
+│   ├── GrammarDeadEndError             no token of the vocabulary can continue
+│   └── CheckFailedError                a finished text breaks what only a check afterwards can tell
 ├── ProgramError                        the program misused the language
 │   ├── UnknownVariableError (KeyError)
 │   └── ClosedStateError
@@ -90,6 +91,10 @@ class GrammarTooLargeError(GrammarError):
 
 class GrammarDeadEndError(GrammarError):
     """No token of the vocabulary continues the constraint from where the text stands."""
+
+
+class CheckFailedError(GrammarError):
+    """The finished text breaks what the constraint does not enforce; the message names the keyword or the field."""
 
 
 class ProgramError(SgrunError):

@@ -34,6 +34,9 @@ class RegexSpec:
 
     pattern: str
 
+    def __post_init__(self) -> None:
+        _text("pattern", self.pattern)
+
 
 @dataclass(frozen=True, slots=True)
 class JsonSchemaSpec:
@@ -51,6 +54,7 @@ class JsonSchemaSpec:
     open_objects: bool = True
 
     def __post_init__(self) -> None:
+        _text("schema", self.schema)
         if self.whitespace not in get_args(Whitespace):
             raise InvalidParameterError(f"whitespace is {self.whitespace!r}; allowed: 'compact', 'space' and 'free'")
         for name in ("strict", "open_objects"):
@@ -66,6 +70,10 @@ class LarkSpec:
     grammar: str
     start: str = "start"
 
+    def __post_init__(self) -> None:
+        _text("grammar", self.grammar)
+        _text("start", self.start)
+
 
 @dataclass(frozen=True, slots=True)
 class GbnfSpec:
@@ -73,12 +81,43 @@ class GbnfSpec:
 
     grammar: str
 
+    def __post_init__(self) -> None:
+        _text("grammar", self.grammar)
+
 
 @dataclass(frozen=True, slots=True)
 class ChoicesSpec:
     """The whole output is one of `choices`."""
 
     choices: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _tuple("choices", self.choices, str, "strings")
+
+
+@dataclass(frozen=True, slots=True)
+class DfaSpec:
+    """The whole output is accepted by a ready-made deterministic automaton over bytes.
+
+    `transitions[state][byte_classes[byte]]` is the next state; 0 is the dead state, 1 the start. `accepting`: states.
+    Nothing but 0 should be a dead end: within a SequenceSpec, a byte that leads to another is taken for a way on.
+    """
+
+    byte_classes: tuple[int, ...]  # 256
+    transitions: tuple[tuple[int, ...], ...]  # [num_states][num_classes]
+    accepting: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        num_states, num_classes = len(self.transitions), max(self.byte_classes, default=0) + 1
+        is_total = len(self.byte_classes) == 256 and set(self.byte_classes) <= set(range(256))
+        if not is_total or num_states < 2 or {len(row) for row in self.transitions} != {num_classes}:
+            raise InvalidParameterError(
+                f"the tables have {len(self.byte_classes)} bytes, {num_classes} classes and {num_states} states; "
+                "allowed: 256 bytes, classes from 0 to 255, at least 2 states, an entry for each class in each row"
+            )
+        states = {state for row in (*self.transitions, self.accepting) for state in row}
+        if not states <= set(range(num_states)) or any(self.transitions[0]) or 0 in self.accepting:
+            raise InvalidParameterError(f"a state is outside of 0 to {num_states - 1}, or the dead state 0 is left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +127,19 @@ class Part:
     name: str
     spec: GrammarSpec
 
+    def __post_init__(self) -> None:
+        _text("name", self.name)
+        check_spec("spec", self.spec)
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceSpec:
     """The whole output is one part after the other: constant texts and constrained pieces."""
 
     parts: tuple[str | Part, ...]
+
+    def __post_init__(self) -> None:
+        _tuple("parts", self.parts, (str, Part), "strings and Parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +150,11 @@ class Trigger:
     spec: GrammarSpec
     end: str = ""
 
+    def __post_init__(self) -> None:
+        _text("begin", self.begin)
+        check_spec("spec", self.spec)
+        _text("end", self.end)
+
 
 @dataclass(frozen=True, slots=True)
 class TriggeredSpec:
@@ -111,8 +162,31 @@ class TriggeredSpec:
 
     triggers: tuple[Trigger, ...]
 
+    def __post_init__(self) -> None:
+        _tuple("triggers", self.triggers, Trigger, "Triggers")
 
-GrammarSpec = RegexSpec | JsonSchemaSpec | LarkSpec | GbnfSpec | ChoicesSpec | SequenceSpec | TriggeredSpec
+
+GrammarSpec = RegexSpec | JsonSchemaSpec | LarkSpec | GbnfSpec | ChoicesSpec | DfaSpec | SequenceSpec | TriggeredSpec
+
+
+def check_spec(name: str, value: object) -> None:
+    """Raises InvalidParameterError if the argument of this name is no GrammarSpec."""
+    if not isinstance(value, GrammarSpec):
+        allowed = ", ".join(spec.__name__ for spec in get_args(GrammarSpec))
+        raise InvalidParameterError(f"{name} is {value!r}; allowed: a value of {allowed}")
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidParameterError(f"{name} is {value!r}; allowed: a string")
+
+
+def _tuple(name: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:
+    if not isinstance(value, tuple):
+        raise InvalidParameterError(f"{name} is {value!r}; allowed: a tuple of {allowed}")
+    for item in value:
+        if not isinstance(item, kind):
+            raise InvalidParameterError(f"{name} holds {item!r}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

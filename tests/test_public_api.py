@@ -22,14 +22,16 @@ FUNCTIONS = {
     "assistant_begin": "",
     "assistant_end": "",
     "function": "func",
-    "gen": f"name {SAMPLING} dtype choices choices_method regex json_schema",
+    "gen": f"name {SAMPLING} dtype choices choices_method regex json_schema lark gbnf grammar strict",
     "gen_int": "name sampling",
     "gen_string": "name sampling",
+    "json_schema_spec": "source strict",
     "select": "name choices temperature choices_method",
     "set_default_backend": "backend",
     "system": "expr",
     "system_begin": "",
     "system_end": "",
+    "tool_call": "functions",
     "user": "expr",
     "user_begin": "",
     "user_end": "",
@@ -39,8 +41,9 @@ OBJECTS = {
     "ChoicesSamplingMethod": "requires_unconditional_logprobs",
     "Program": "arun arun_batch bind run run_batch with_options",
     "ProgramState": (
-        "aget aget_meta_info amessages assistant async_sync atext cancel copy error fork get_meta_info get_var "
-        "messages ret_value set_var sync system text text_async_iter text_iter trace user var_scope"
+        "acaptures aget aget_meta_info amessages assistant async_sync atext cancel captures copy error fork "
+        "get_meta_info get_var messages ret_value set_var sync system text text_async_iter text_iter trace user "
+        "var_scope"
     ),
     "ProgramStateGroup": "ajoin join",
     "constrained_decoding": "",

@@ -6,94 +6,100 @@ import atexit
 import dataclasses
 import difflib
 import functools
-import json
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from concurrent.futures import Future
+from typing import Any, cast
 
-from sgrun.errors import InvalidGrammarError, InvalidParameterError
+from sgrun.errors import InvalidParameterError
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import GrammarCompiler
-from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
+from sgrun.grammar.outlines_index import OutlinesIndex, outlines_spec
+from sgrun.python_types import json_schema as schema_of
+from sgrun.python_types import schema_text
+from sgrun.types import ChoicesSpec, GbnfSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec, check_spec
 
-
-@runtime_checkable
-class HasJsonSchema(Protocol):
-    """A Pydantic model class."""
-
-    def model_json_schema(self) -> dict[str, Any]: ...
+_OPTIONS = {
+    "json_schema": [field.name for field in dataclasses.fields(JsonSchemaSpec)][1:],
+    "lark": ["start"],
+    "outlines_index": ["vocabulary"],
+}
 
 
 def compile(
     *,
     regex: str | None = None,
-    json_schema: str | bool | dict[str, Any] | type[HasJsonSchema] | None = None,
+    json_schema: object = None,
     lark: str | None = None,
+    gbnf: str | None = None,
     choices: Sequence[str] | None = None,
+    outlines_index: OutlinesIndex | None = None,
+    spec: GrammarSpec | None = None,
     **options: Any,
 ) -> Automaton:
-    """The automaton of one constraint: exactly one of `regex`, `json_schema`, `lark` and `choices`.
+    """The automaton of one constraint: exactly one of the named arguments.
 
-    `json_schema`: JSON text, a dict, a boolean or a Pydantic model class. Its options: `whitespace` ("compact", "space"
-    or "free"; "space"), `strict` (False: what is not enforced is listed in `checked_afterwards`; True: refused) and
-    `open_objects` (True: properties that a schema neither lists nor speaks of are allowed). Those of `lark`: `start`,
-    the rule to begin with ("start").
+    `json_schema`: JSON text, a dict, a boolean, a Python type that Pydantic reads, or a function (its parameters). Its
+    options: `whitespace` ("compact", "space" or "free"; "space"), `strict` (False: what is not enforced is listed in
+    `checked_afterwards`; True: refused) and `open_objects` (True: properties that a schema neither lists nor speaks of
+    are allowed). `lark`: the option `start` is the rule to begin with ("start"). `outlines_index`: an
+    `outlines_core.Index`; the option `vocabulary`, a Vocabulary, is needed with it. `spec`: any spec of `sgrun.types`,
+    which has its own options.
     Raises InvalidGrammarError, UnsupportedGrammarError, GrammarTooLargeError (over 5 s or 2 GiB, among others), and
     InvalidParameterError for wrong arguments.
     """
-    given = {"regex": regex, "json_schema": json_schema, "lark": lark, "choices": choices}
+    given = {
+        "regex": regex,
+        "json_schema": json_schema,
+        "lark": lark,
+        "gbnf": gbnf,
+        "choices": choices,
+        "outlines_index": outlines_index,
+        "spec": spec,
+    }
     kinds = [name for name, value in given.items() if value is not None]
     if len(kinds) != 1:
         raise InvalidParameterError(f"given are {kinds or 'none'}; allowed: exactly one of {list(given)}")
-    return _compiler().submit(_spec(kinds[0], given[kinds[0]], options)).result()
+    return submit(_spec(kinds[0], given[kinds[0]], options)).result()
+
+
+def submit(spec: GrammarSpec) -> Future[Automaton]:
+    """A future of the spec's automaton, for those who must not block; its errors are those of `compile`."""
+    return _compiler().submit(spec)
 
 
 def _spec(kind: str, value: Any, options: dict[str, Any]) -> GrammarSpec:
+    _check(options, kind)
     match kind:
         case "json_schema":
-            _check(options, JsonSchemaSpec, kind)
-            return JsonSchemaSpec(_schema_text(value), **{"strict": False, **options})
+            text = value if isinstance(value, str) else schema_text(schema_of(value))
+            return JsonSchemaSpec(text, **{"strict": False, **options})
         case "lark":
-            _check(options, LarkSpec, kind)
-            return LarkSpec(_text(value, kind), **options)
+            return LarkSpec(value, **options)
+        case "gbnf":
+            return GbnfSpec(value)
         case "choices":
-            _check(options, ChoicesSpec, kind)
             if isinstance(value, str):
                 raise InvalidParameterError(f"choices is the string {value!r}; allowed: a list of strings")
-            return ChoicesSpec(tuple(_text(choice, kind) for choice in value))
+            return ChoicesSpec(tuple(value))
+        case "outlines_index":
+            if "vocabulary" not in options:
+                raise InvalidParameterError("outlines_index came without vocabulary; give that of its tokenizer")
+            return outlines_spec(value, options["vocabulary"])
+        case "spec":
+            check_spec(kind, value)
+            return cast(GrammarSpec, value)
         case _:
-            _check(options, RegexSpec, kind)
-            return RegexSpec(_text(value, kind))
+            return RegexSpec(value)
 
 
-def _check(options: dict[str, Any], spec: type[GrammarSpec], kind: str) -> None:
-    allowed = [field.name for field in dataclasses.fields(spec)][1:]
+def _check(options: dict[str, Any], kind: str) -> None:
+    allowed = _OPTIONS.get(kind, [])
     for name in options:
         if name not in allowed:
             nearest = difflib.get_close_matches(name, allowed, n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise InvalidParameterError(f"{name!r} is no option of {kind}; allowed: {allowed or 'none'}{hint}")
-
-
-def _text(value: object, kind: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidParameterError(f"{kind} holds {value!r}; allowed: str")
-    return value
-
-
-def _schema_text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, type) and isinstance(value, HasJsonSchema):
-        value = value.model_json_schema()
-    if not isinstance(value, dict | bool):
-        raise InvalidParameterError(
-            f"json_schema is {value!r}; allowed: JSON text, a dict, a boolean or a Pydantic model class"
-        )
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidGrammarError(f"the JSON schema holds what JSON cannot express: {error}") from error
 
 
 @functools.cache

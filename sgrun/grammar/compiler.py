@@ -17,14 +17,15 @@ from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.choices import parse_choices
 from sgrun.grammar.depth import check_depth
 from sgrun.grammar.limits import Budget, CompileLimits
+from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
 from sgrun.grammar.regex import parse_regex
-from sgrun.grammar.regular import regular_procedure
+from sgrun.grammar.regular import dfa_procedure, regular_procedure
 from sgrun.grammar.schema.containers import Layout
 from sgrun.grammar.schema.values import compile_json_schema
-from sgrun.grammar.syntax import Node
 from sgrun.types import (
     ChoicesSpec,
+    DfaSpec,
     GbnfSpec,
     GrammarSpec,
     JsonSchemaSpec,
@@ -50,9 +51,11 @@ def compile_grammar(spec: GrammarSpec, limits: CompileLimits = DEFAULT_LIMITS) -
 def _compiled(spec: GrammarSpec, budget: Budget) -> Automaton:
     match spec:
         case RegexSpec(pattern):
-            return _regular(parse_regex(pattern, budget), budget)
+            return _regular(regular_procedure(parse_regex(pattern, budget), budget), budget)
         case ChoicesSpec(choices):
-            return _regular(parse_choices(choices, budget), budget)
+            return _regular(regular_procedure(parse_choices(choices, budget), budget), budget)
+        case DfaSpec():
+            return _regular(dfa_procedure(spec), budget)
         case JsonSchemaSpec():
             automaton = compile_json_schema(spec.schema, budget, Layout(spec.whitespace, spec.open_objects))
             if spec.strict and automaton.checked_afterwards:
@@ -65,8 +68,7 @@ def _compiled(spec: GrammarSpec, budget: Budget) -> Automaton:
             return compile_composed(spec, budget)
 
 
-def _regular(node: Node, budget: Budget) -> Automaton:
-    procedure = regular_procedure(node, budget)
+def _regular(procedure: Procedure, budget: Budget) -> Automaton:
     return assemble("root", lambda _: procedure, budget)
 
 
@@ -189,6 +191,8 @@ def _source_len(spec: GrammarSpec) -> int:
             return len(text)
         case ChoicesSpec(choices):
             return sum(map(len, choices))
+        case DfaSpec(byte_classes, transitions):
+            return len(byte_classes) + sum(map(len, transitions))
         case SequenceSpec(parts):
             return sum(len(part) if isinstance(part, str) else _source_len(part.spec) for part in parts)
         case TriggeredSpec(triggers):

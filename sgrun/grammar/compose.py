@@ -18,7 +18,7 @@ from sgrun.grammar.lark_text import lark_procedures
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.regex import parse_regex
-from sgrun.grammar.regular import regular_procedure
+from sgrun.grammar.regular import dfa_procedure, regular_procedure
 from sgrun.grammar.routing import Resolve, Routed, as_part, routed
 from sgrun.grammar.rule_sets import ANYTHING, AT_END, ByteSet, utf8
 from sgrun.grammar.schema.containers import Layout
@@ -28,6 +28,7 @@ from sgrun.grammar.syntax import Text
 from sgrun.grammar.triggered import Bound, triggered_procedure
 from sgrun.types import (
     ChoicesSpec,
+    DfaSpec,
     GbnfSpec,
     GrammarSpec,
     JsonSchemaSpec,
@@ -63,6 +64,8 @@ class _Composer:
                 return _one(regular_procedure(parse_regex(pattern, budget), budget))
             case ChoicesSpec(choices):
                 return _one(regular_procedure(parse_choices(choices, budget), budget))
+            case DfaSpec():
+                return _one(dfa_procedure(spec))
             case JsonSchemaSpec():
                 return self._schema(spec)
             case LarkSpec(grammar, start):

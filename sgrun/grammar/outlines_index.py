@@ -1,4 +1,4 @@
-"""Reads an `outlines_core.Index` back into a procedure over bytes.
+"""Reads an `outlines_core.Index` back into an automaton over bytes.
 
 An index says which token leads from which state to which. The texts taken are those that some accepted path of tokens
 spells, however the model then splits them into tokens. Nothing is taken on trust beyond that: the released versions up
@@ -9,21 +9,22 @@ out here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from sgrun.errors import InvalidGrammarError, InvalidParameterError
 from sgrun.grammar.dfa import Atoms, Dfa, atoms_of, determinize, minimize
-from sgrun.grammar.limits import Budget
+from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.nfa import Nfa
-from sgrun.grammar.procedure import Procedure
-from sgrun.grammar.regular import procedure_of
-from sgrun.grammar.utf8 import ByteDfa
+from sgrun.grammar.vocabulary import Vocabulary
+from sgrun.types import DfaSpec
 
 _TOKENS_PER_ELEMENT = 16  # walking over a token costs less than an element of a set
 
 
+@runtime_checkable
 class OutlinesIndex(Protocol):
     """What is used of `outlines_core.Index`."""
 
@@ -32,19 +33,29 @@ class OutlinesIndex(Protocol):
     def is_final_state(self, state: int) -> bool: ...
 
 
-def from_outlines_index(index: OutlinesIndex, token_bytes: Sequence[bytes | None], budget: Budget) -> Procedure:
-    """Returns label 0 at the end of the texts of the index; without edges if there are none.
+def outlines_spec(index: OutlinesIndex, vocabulary: Vocabulary) -> DfaSpec:
+    """The constraint that an index stands for; `vocabulary` is that of the tokenizer that the index was made for.
 
-    `token_bytes`: by token id, of the vocabulary that the index was made for; None for tokens that are no text, such as
-    end tokens. Raises GrammarTooLargeError.
+    Raises InvalidGrammarError if no text is taken, InvalidParameterError if the index is none or knows tokens that the
+    vocabulary does not have, GrammarTooLargeError.
     """
+    if not isinstance(index, OutlinesIndex):
+        raise InvalidParameterError(f"the index is {index!r}; allowed: an outlines_core.Index")
+    budget = Budget(CompileLimits())
     transitions = index.get_transitions()
     nfa = Nfa(budget)
     labels = [nfa.label(((byte, byte),)) for byte in range(256)]
     states: dict[int, int] = {index.get_initial_state(): Nfa.START}
     waiting = deque(states)
+    largest = max((token for moves in transitions.values() for token in moves), default=0)
+    if largest >= vocabulary.size:
+        raise InvalidParameterError(
+            f"the index knows the token {largest}, the vocabulary has {vocabulary.size}; "
+            "give the vocabulary of the tokenizer that the index was made for"
+        )
     by_bytes = {
-        state: {token_bytes[token]: target for token, target in moves.items()} for state, moves in transitions.items()
+        state: {vocabulary.token(token): target for token, target in moves.items()}
+        for state, moves in transitions.items()
     }
     while waiting:
         state = waiting.popleft()
@@ -54,7 +65,7 @@ def from_outlines_index(index: OutlinesIndex, token_bytes: Sequence[bytes | None
         moves = transitions.get(state, {})
         budget.spend("max_set_elements", len(moves) // _TOKENS_PER_ELEMENT)
         for token, target in moves.items():
-            data = token_bytes[token]
+            data = vocabulary.token(token)
             if not data or (len(data) > 1 and _leads_by_bytes(by_bytes, state, data, target)):
                 continue
             if target not in states:
@@ -66,18 +77,25 @@ def from_outlines_index(index: OutlinesIndex, token_bytes: Sequence[bytes | None
                     nfa.add_move(trie[data[: end - 1]], labels[data[end - 1]], trie[data[:end]])
             nfa.add_move(trie[data[:-1]], labels[data[-1]], states[target])
     atoms = atoms_of(nfa.labels, budget)
-    return procedure_of(_over_bytes(minimize(determinize(nfa, atoms, budget)), atoms), {})
+    return _over_bytes(minimize(determinize(nfa, atoms, budget)), atoms)
 
 
-def _over_bytes(dfa: Dfa, atoms: Atoms) -> ByteDfa:
+def _over_bytes(dfa: Dfa, atoms: Atoms) -> DfaSpec:
+    if dfa.is_empty:
+        raise InvalidGrammarError("the index has no accepted path of tokens that are text, so nothing matches it")
     transitions = np.zeros((len(dfa.transitions), 256), dtype=np.int32)
     for atom, ranges in enumerate(atoms.sets):
         for low, high in ranges:
             transitions[:, low : high + 1] = dfa.transitions[:, atom, None]
-    return ByteDfa(np.arange(256, dtype=np.uint8), transitions, dfa.accepting)
+    columns, byte_classes = np.unique(transitions, axis=1, return_inverse=True)
+    return DfaSpec(
+        tuple(byte_classes.reshape(-1).tolist()),
+        tuple(map(tuple, columns.tolist())),
+        tuple(np.flatnonzero(dfa.accepting).tolist()),
+    )
 
 
-def _leads_by_bytes(by_bytes: Mapping[int, Mapping[bytes | None, int]], state: int, data: bytes, target: int) -> bool:
+def _leads_by_bytes(by_bytes: Mapping[int, Mapping[bytes, int]], state: int, data: bytes, target: int) -> bool:
     """Whether tokens of one byte each lead the same way, so that this token adds no text."""
     for at in range(len(data)):
         after = by_bytes.get(state, {}).get(data[at : at + 1])

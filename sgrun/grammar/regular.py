@@ -15,6 +15,7 @@ from sgrun.grammar.procedure import END, Count, Edge, Move, Procedure, Reset, Re
 from sgrun.grammar.repeats import MAX_UNROLLED, repeats_to_count
 from sgrun.grammar.syntax import Node, Repeat
 from sgrun.grammar.utf8 import ByteDfa, expand
+from sgrun.types import DfaSpec
 
 _TAIL = 8  # iterations; what other conditions still ask for near the maximum is mostly shorter
 
@@ -29,6 +30,13 @@ def regular_procedure(node: Node, budget: Budget, max_unrolled: int = MAX_UNROLL
     """
     machine, atom_sets = _machine(node, budget, max_unrolled)
     return procedure_of(expand(machine.dfa, atom_sets, budget), machine.steps)
+
+
+def dfa_procedure(spec: DfaSpec) -> Procedure:
+    """Returns label 0 at the end of the texts that a ready-made automaton accepts."""
+    transitions = np.array(spec.transitions, dtype=np.int32)
+    accepting = np.isin(np.arange(len(transitions)), spec.accepting)
+    return procedure_of(ByteDfa(np.array(spec.byte_classes, dtype=np.uint8), transitions, accepting), {})
 
 
 def _machine(node: Node, budget: Budget, max_unrolled: int) -> tuple[CountingDfa, list[CodePoints]]:

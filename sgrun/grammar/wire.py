@@ -18,6 +18,7 @@ from sgrun.grammar.automaton import Automaton, Unchecked
 from sgrun.grammar.limits import CompileLimits
 from sgrun.types import (
     ChoicesSpec,
+    DfaSpec,
     GbnfSpec,
     GrammarSpec,
     JsonSchemaSpec,
@@ -39,6 +40,7 @@ _SPECS: dict[str, Callable[..., Any]] = {
         LarkSpec,
         GbnfSpec,
         ChoicesSpec,
+        DfaSpec,
         SequenceSpec,
         Part,
         TriggeredSpec,

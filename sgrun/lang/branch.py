@@ -77,7 +77,7 @@ class Branch:
         op = self._prepare("generate", gen.name, line)
         on_chunk = op.receive if self.run.is_streaming else None
         op.follow(self.run.backend.generate(self._seq_id, params, gen.grammar, on_chunk))
-        self._add(op, generated(op, gen.typed, is_list=params.n > 1, with_token_text=with_token_text))
+        self._add(op, generated(op, gen.grammar, gen.typed, is_list=params.n > 1, with_token_text=with_token_text))
 
     def _select(self, select: Select, line: Line) -> None:
         decider = Decider(select.method)

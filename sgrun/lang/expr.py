@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Unpack
+from typing import NoReturn, Unpack
 
 from sgrun.errors import InvalidParameterError, ProgramError
 from sgrun.lang.choices import ChoicesSamplingMethod, ConstrainedDecoding, token_length_normalized
 from sgrun.lang.sampling import SamplingArguments, check_sampling
-from sgrun.lang.schema import HasJsonSchema, json_schema_spec
-from sgrun.lang.values import TYPED_VALUES, TypedValue
-from sgrun.types import ChoicesSpec, GrammarSpec, RegexSpec
+from sgrun.lang.schema import json_schema_spec
+from sgrun.lang.values import TypedValue, typed_value
+from sgrun.types import ChoicesSpec, GbnfSpec, GrammarSpec, LarkSpec, RegexSpec, check_spec
 
 
 class Expr:
@@ -85,18 +85,27 @@ def gen(
     logprob_start_len: int | None = None,
     top_logprobs_num: int | None = None,
     return_text_in_logprobs: bool | None = None,
-    dtype: type | str | None = None,
+    dtype: object = None,
     choices: Sequence[str] | None = None,
     choices_method: ChoicesSamplingMethod | ConstrainedDecoding | None = None,
     regex: str | None = None,
-    json_schema: dict[str, Any] | str | type[HasJsonSchema] | None = None,
+    json_schema: object = None,
+    lark: str | None = None,
+    gbnf: str | None = None,
+    grammar: GrammarSpec | None = None,
+    strict: bool = True,
 ) -> Expr:
     """A generation by the model, stored as `s[name]`. None inherits from the run.
 
-    `n` > 1: the variable is a list of n samples, the text goes on with the first. `dtype` (int, float, bool, str or
-    their names) constrains the text and makes `s[name]` a value of that type. `regex`, `json_schema` (a dict, JSON text
-    or Pydantic class) and `choices` constrain the text. `choices` are scored unless `choices_method` is
-    `constrained_decoding`. A matched stop string is cut off. Raises InvalidParameterError, InvalidGrammarError.
+    `n` > 1: the variable is a list of n samples, the text goes on with the first. A matched stop string is cut off.
+
+    One of these constrains the text: `regex`, `json_schema` (JSON text, a dict, a boolean, or a Python type or function
+    that Pydantic reads), `lark` and `gbnf` (grammar texts), `grammar` (any spec of `sgrun.types`), `choices`, which are
+    scored unless `choices_method` is `constrained_decoding`, and `dtype`, which makes `s[name]` a value of that type:
+    int, float, bool, str (or their names) are written bare, any other type as JSON.
+
+    `strict`: a schema with keywords that cannot be enforced is refused; False: reading `s[name]` checks the text, and
+    raises CheckFailedError. Raises InvalidParameterError, InvalidGrammarError.
     """
     sampling: SamplingArguments = {
         "max_tokens": max_tokens,
@@ -121,22 +130,36 @@ def gen(
     }
     check_name(name)
     check_sampling(sampling)
-    constraints = {"dtype": dtype, "choices": choices, "regex": regex, "json_schema": json_schema}
+    constraints = {
+        "dtype": dtype,
+        "choices": choices,
+        "regex": regex,
+        "json_schema": json_schema,
+        "lark": lark,
+        "gbnf": gbnf,
+        "grammar": grammar,
+    }
     given = [key for key, value in constraints.items() if value is not None]
     if len(given) > 1:
         raise InvalidParameterError(f"gen got {' and '.join(given)}; allowed: one of them, since each constrains alone")
+    if not strict and given not in (["json_schema"], ["dtype"]):
+        raise InvalidParameterError(
+            f"gen got strict=False with {given or 'nothing'}; allowed: with json_schema or dtype"
+        )
     if choices is not None:
         return _choose(name, choices, choices_method or token_length_normalized, sampling)
     if choices_method is not None:
         raise InvalidParameterError("gen got choices_method without choices; pass the choices too")
     if dtype is not None:
-        typed = _typed_value(dtype)
-        return Gen(name, sampling, RegexSpec(typed.pattern), typed)
-    if regex is not None:
-        return Gen(name, sampling, RegexSpec(regex))
+        typed = typed_value(dtype, strict=strict)
+        return Gen(name, sampling, typed.grammar, typed)
     if json_schema is not None:
-        return Gen(name, sampling, json_schema_spec(json_schema))
-    return Gen(name, sampling)
+        return Gen(name, sampling, json_schema_spec(json_schema, strict=strict))
+    if grammar is not None:
+        check_spec("grammar", grammar)
+        return Gen(name, sampling, grammar)
+    texts = ((regex, RegexSpec), (lark, LarkSpec), (gbnf, GbnfSpec))
+    return Gen(name, sampling, next((spec(text) for text, spec in texts if text is not None), None))
 
 
 def gen_int(name: str | None = None, **sampling: Unpack[SamplingArguments]) -> Expr:
@@ -221,13 +244,6 @@ def _parts(expr: Expr | str) -> tuple[Expr | str, ...]:
 
 def _role(role: str, expr: Expr | str | None) -> Expr:
     return Concat((RoleBegin(role), *(() if expr is None else _parts(expr)), RoleEnd(role)))
-
-
-def _typed_value(dtype: type | str) -> TypedValue:
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
-    if name not in TYPED_VALUES:
-        raise InvalidParameterError(f"dtype is {dtype!r}; allowed: {', '.join(TYPED_VALUES)}")
-    return TYPED_VALUES[name]
 
 
 def _choose(

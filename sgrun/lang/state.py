@@ -109,6 +109,23 @@ class ProgramState:
         """`get_meta_info`, awaited."""
         return await run_in_greenlet(lambda: self.get_meta_info(name))
 
+    def captures(self, name: str) -> Any:
+        """The pieces of a variable that was generated under a SequenceSpec or a TriggeredSpec.
+
+        Of a sequence: a dict from the names of its parts to their values. Of a text with triggers: a list with a
+        `Captured` (`trigger`, `value`) for each that was met. The value of a piece under a JSON schema is what its JSON
+        says; of a nested sequence or triggered text its pieces; of any other its text. Waits; raises like `s[name]`,
+        and ProgramError if the text was cut short or has no such constraint.
+        """
+        captures = self._branch.variable(name).captures
+        if captures is None:
+            raise ProgramError(f"the variable {name!r} has no pieces; its gen needs a SequenceSpec or TriggeredSpec")
+        return captures()
+
+    async def acaptures(self, name: str) -> Any:
+        """`captures`, awaited."""
+        return await run_in_greenlet(lambda: self.captures(name))
+
     def text(self) -> str:
         """All text so far, chat markers included. Waits for the program; raises its first error."""
         self._wait_for_body()

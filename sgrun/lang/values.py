@@ -1,4 +1,4 @@
-"""Owns typed values: the regex that a generation with a dtype follows, and how its text becomes a value."""
+"""Owns typed values: the constraint that a generation with a dtype follows, and how its text becomes a value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sgrun.errors import ProgramError
+from sgrun.errors import InvalidParameterError, ProgramError
+from sgrun.lang.schema import json_schema_spec
+from sgrun.python_types import value_reader
+from sgrun.types import GrammarSpec, RegexSpec
 
 # What a model writes after a number, cut off as stop strings. The token that begins so may go on with anything: were
 # " eggs" not allowed after "12", a digit would have to be.
@@ -21,7 +24,7 @@ class TypedValue:
     """`parse` raises ValueError for a text that was cut short."""
 
     name: str
-    pattern: str
+    grammar: GrammarSpec
     parse: Callable[[str], object]
     ends: tuple[str, ...] = ()
 
@@ -35,6 +38,20 @@ class TypedValue:
             ) from error
 
 
+def typed_value(dtype: object, *, strict: bool) -> TypedValue:
+    """How a dtype is written and read: int, float, bool, str (or their names) bare, any other type as JSON text.
+
+    Raises InvalidParameterError.
+    """
+    for kind, typed in _BARE.items():
+        if dtype is kind or dtype == kind.__name__:
+            return typed
+    if isinstance(dtype, str | dict | bool):
+        raise InvalidParameterError(f"dtype is {dtype!r}; allowed: 'int', 'float', 'bool', 'str', or a Python type")
+    name = getattr(dtype, "__name__", repr(dtype))
+    return TypedValue(name, json_schema_spec(dtype, strict=strict), value_reader(dtype))
+
+
 def _parse_bool(text: str) -> bool:
     if text not in ("True", "False"):
         raise ValueError(text)
@@ -45,12 +62,11 @@ def _parse_str(text: str) -> str:
     return text.removeprefix('"').removesuffix('"')
 
 
-TYPED_VALUES = {
-    typed.name: typed
-    for typed in (
-        TypedValue("int", r"[+-]?(0|[1-9][0-9]{0,17})" + _AFTER_INT, int, INT_ENDS),
-        TypedValue("float", r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?" + _AFTER_FLOAT, float, FLOAT_ENDS),
-        TypedValue("bool", r"True|False", _parse_bool),
-        TypedValue("str", r'"[^"\\\x00-\x1f]*"', _parse_str),
-    )
+_BARE = {
+    int: TypedValue("int", RegexSpec(r"[+-]?(0|[1-9][0-9]{0,17})" + _AFTER_INT), int, INT_ENDS),
+    float: TypedValue(
+        "float", RegexSpec(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?" + _AFTER_FLOAT), float, FLOAT_ENDS
+    ),
+    bool: TypedValue("bool", RegexSpec("True|False"), _parse_bool),
+    str: TypedValue("str", RegexSpec(r'"[^"\\\x00-\x1f]*"'), _parse_str),
 }

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sgrun.errors import ProgramError
+from sgrun.errors import SgrunError
+from sgrun.lang.captures import captured
+from sgrun.lang.checks import check_text
 from sgrun.lang.choices import Decider
 from sgrun.lang.op import Op, add_place
 from sgrun.lang.transcript import Part, text_of
 from sgrun.lang.values import TypedValue
-from sgrun.types import Completion, OpStats, TokenLogprob
+from sgrun.types import Completion, GrammarSpec, JsonSchemaSpec, OpStats, SequenceSpec, TokenLogprob, TriggeredSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`read` and `meta_info` wait and raise the error of what they wait for; `op` is what generates the value."""
+    """`read`, `meta_info` and `captures` wait and raise the error of what they wait for; `op` is what generates the
+    value; `captures` is None where the constraint has no pieces."""
 
     read: Callable[[], Any]
     meta_info: Callable[[], Any]
     op: Op | None = None
+    captures: Callable[[], Any] | None = None
 
 
 def assigned(value: object) -> Variable:
@@ -33,9 +38,11 @@ def scoped(parts: list[Part]) -> Variable:
 
 def gathered(variables: Sequence[Variable | None]) -> Variable:
     """One value per branch; None for a branch without it."""
+    captures = [None if variable is None else variable.captures for variable in variables]
     return Variable(
         lambda: [None if variable is None else variable.read() for variable in variables],
         lambda: [None if variable is None else variable.meta_info() for variable in variables],
+        captures=(lambda: [each and each() for each in captures]) if any(captures) else None,
     )
 
 
@@ -46,19 +53,29 @@ def selected(op: Op, decider: Decider) -> Variable:
     return Variable(op.text, meta_info, op)
 
 
-def generated(op: Op, typed: TypedValue | None, *, is_list: bool, with_token_text: bool) -> Variable:
+def generated(
+    op: Op, grammar: GrammarSpec | None, typed: TypedValue | None, *, is_list: bool, with_token_text: bool
+) -> Variable:
     """`is_list`: the value is the list of all samples, not the only one."""
 
-    def read() -> Any:
-        values = [_value(completion, typed, op) for completion in op.generation().completions]
+    def of_samples(value: Callable[[str], Any]) -> Any:
+        values = [_placed(op, value, completion.text) for completion in op.generation().completions]
         return values if is_list else values[0]
+
+    def read(text: str) -> object:
+        if isinstance(grammar, JsonSchemaSpec) and not grammar.strict:
+            check_text(grammar, text)
+        return text if typed is None else typed.value(text)
 
     def meta_info() -> Any:
         result = op.generation()
         infos = [_completion_info(each, result.stats, with_token_text) for each in result.completions]
         return infos if is_list else infos[0]
 
-    return Variable(read, meta_info, op)
+    captures = None
+    if isinstance(grammar, SequenceSpec | TriggeredSpec):
+        captures = partial(of_samples, partial(captured, grammar))
+    return Variable(partial(of_samples, read), meta_info, op, captures)
 
 
 def output_token_logprobs(logprobs: Sequence[TokenLogprob], with_token_text: bool = True) -> list[list[Any]]:
@@ -66,12 +83,10 @@ def output_token_logprobs(logprobs: Sequence[TokenLogprob], with_token_text: boo
     return [[token.logprob, token.token_id, token.text if with_token_text else None] for token in logprobs]
 
 
-def _value(completion: Completion, typed: TypedValue | None, op: Op) -> object:
-    if typed is None:
-        return completion.text
+def _placed(op: Op, value: Callable[[str], Any], text: str) -> Any:
     try:
-        return typed.value(completion.text)
-    except ProgramError as error:
+        return value(text)
+    except SgrunError as error:
         add_place(error, op.program, op.line)
         raise
 

@@ -9,10 +9,14 @@ from pydantic import BaseModel
 
 from sgrun import grammar
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, InvalidParameterError, UnsupportedGrammarError
+from sgrun.types import Part, RegexSpec, SequenceSpec, Trigger, TriggeredSpec
 
 
 class Point(BaseModel):
     x: int
+
+
+def move(x: int, y: int = 0) -> None: ...
 
 
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}
@@ -22,8 +26,11 @@ def test_each_kind_of_constraint_compiles() -> None:
     assert grammar.compile(regex="a+").accepts(b"aa")
     assert grammar.compile(choices=["yes", "no"]).accepts(b"no")
     assert grammar.compile(lark='start: "a" start "b" | "c"').accepts(b"aacbb")
+    assert grammar.compile(gbnf='root ::= "a" root "b" | "c"').accepts(b"aacbb")
+    assert grammar.compile(spec=SequenceSpec(("a", Part("x", RegexSpec("b+"))))).accepts(b"abb")
+    assert grammar.compile(spec=TriggeredSpec((Trigger("<", RegexSpec("b"), ">"),))).accepts(b"a <b> c")
     assert grammar.compile(lark='start: "x"\nother: "y"', start="other").accepts(b"y")
-    for schema in (POINT, '{"type":"object"}', Point, True):
+    for schema in (POINT, '{"type":"object"}', Point, dict[str, int], move, True):
         automaton = grammar.compile(json_schema=schema)
         assert automaton.accepts(b'{"x": 1}') and not automaton.accepts(b'{"x": 1')
 
@@ -53,10 +60,13 @@ def test_what_is_not_enforced_is_listed_and_refused_when_strict() -> None:
         ({"regex": "a", "strict": True}, "'strict' is no option of regex; allowed: none"),
         ({"json_schema": {}, "whitespace": "some"}, "whitespace is 'some'; allowed"),
         ({"json_schema": {}, "strict": 1}, "strict is 1; allowed"),
-        ({"json_schema": [1]}, r"json_schema is \[1\]; allowed"),
-        ({"regex": b"a"}, "regex holds b'a'; allowed: str"),
+        ({"json_schema": [1]}, r"type or schema is \[1\]; allowed"),
+        ({"regex": b"a"}, "pattern is b'a'; allowed: a string"),
+        ({"gbnf": 3}, "grammar is 3; allowed: a string"),
+        ({"spec": "a"}, "spec is 'a'; allowed: a value of RegexSpec, "),
+        ({"spec": RegexSpec("a"), "start": "b"}, "'start' is no option of spec; allowed: none"),
         ({"choices": "ab"}, "choices is the string 'ab'"),
-        ({"choices": ["a", 1]}, "choices holds 1; allowed: str"),
+        ({"choices": ["a", 1]}, "choices holds 1; allowed: strings"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_is_allowed(arguments: dict[str, object], message: str) -> None:

@@ -9,6 +9,7 @@ from sgrun.grammar.captures import TriggeredSpan, sequence_captures, triggered_s
 from sgrun.grammar.compiler import compile_grammar
 from sgrun.types import (
     ChoicesSpec,
+    DfaSpec,
     GbnfSpec,
     GrammarSpec,
     JsonSchemaSpec,
@@ -107,6 +108,18 @@ def test_parts_of_sequences_are_found_again() -> None:
     }
     with pytest.raises(InvalidParameterError, match="none of the sequence"):
         sequence_captures(LETTER, b"Name: ", compile_grammar)
+
+
+def test_ready_made_automata_are_constraints_and_parts() -> None:
+    classes = (0,) * 97 + (1,) + (0,) * 158  # class 1 is the letter a; state 2 leads nowhere
+    spec = DfaSpec(classes, ((0, 0), (2, 3), (2, 2), (0, 1)), (1,))
+    automaton = compile_grammar(spec)
+    assert [accepts(automaton, "a" * count) for count in range(5)] == [True, False, True, False, True]
+    assert automaton.num_states == 3
+    spec = DfaSpec(classes, ((0, 0), (0, 2), (0, 1)), (1,))
+    parts = SequenceSpec(("(", Part("even", spec), ")"))
+    assert accepts(compile_grammar(parts), "(aa)") and not accepts(compile_grammar(parts), "(a)")
+    assert sequence_captures(parts, b"(aa)", compile_grammar) == {"even": (1, 3)}
 
 
 def test_earlier_parts_are_as_long_as_the_rest_allows() -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 import sgrun as sg
 from sgrun.errors import InvalidParameterError, ProgramError
 from sgrun.lang.expr import Concat, Gen, Select
-from sgrun.types import ChoicesSpec, JsonSchemaSpec, RegexSpec
+from sgrun.types import ChoicesSpec, GbnfSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, Part, RegexSpec, SequenceSpec
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,16 @@ from sgrun.types import ChoicesSpec, JsonSchemaSpec, RegexSpec
         {"stop_token_ids": 3},
         {"logit_bias": [1]},
         {"n": 0},
-        {"dtype": list},
+        {"dtype": object()},
+        {"dtype": {"type": "null"}},
+        {"dtype": int, "json_schema": {}},
+        {"lark": "a", "gbnf": "b"},
+        {"grammar": RegexSpec("a"), "regex": "a"},
+        {"grammar": "a"},
+        {"grammar": Part("x", RegexSpec("a"))},
+        {"lark": b"start: A"},
+        {"strict": False},
+        {"strict": False, "regex": "a"},
         {"dtype": "complex"},
         {"logprob_start_len": 0},
         {"return_logprob": False, "top_logprobs_num": 2},
@@ -79,6 +88,22 @@ def test_constraints_become_specs() -> None:
     spec = gen_of(sg.gen(json_schema=Person)).grammar
     assert isinstance(spec, JsonSchemaSpec)
     assert '"age"' in spec.schema
+
+
+def test_grammar_texts_and_specs_become_the_grammar() -> None:
+    assert gen_of(sg.gen(lark="start: A")).grammar == LarkSpec("start: A")
+    assert gen_of(sg.gen(gbnf='root ::= "a"')).grammar == GbnfSpec('root ::= "a"')
+    specs: list[GrammarSpec] = [SequenceSpec(("a", Part("x", RegexSpec("b")))), JsonSchemaSpec("{}")]
+    for spec in specs:
+        assert gen_of(sg.gen(grammar=spec)).grammar is spec
+
+
+def test_strictness_reaches_the_spec_of_a_schema_and_of_a_type() -> None:
+    for strict in (True, False):
+        for expr in (sg.gen(json_schema={}, strict=strict), sg.gen(dtype=set[int], strict=strict)):
+            spec = gen_of(expr).grammar
+            assert isinstance(spec, JsonSchemaSpec)
+            assert (spec.strict, spec.open_objects) == (strict, False)
 
 
 def test_constrained_choices_are_a_generation_with_its_temperature() -> None:

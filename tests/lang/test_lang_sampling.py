@@ -12,8 +12,8 @@ import pytest
 
 from sgrun.errors import InvalidParameterError, ProgramError
 from sgrun.lang.sampling import SamplingArguments, derive_seed, sampling_params
-from sgrun.lang.values import TYPED_VALUES
-from sgrun.types import SamplingParams
+from sgrun.lang.values import typed_value
+from sgrun.types import RegexSpec, SamplingParams
 
 
 def test_later_layers_win_and_none_inherits() -> None:
@@ -53,6 +53,12 @@ def test_limits_meet_across_layers() -> None:
         sampling_params({"max_tokens": 4}, {"min_tokens": 5})
 
 
+def pattern(dtype: str) -> str:
+    grammar = typed_value(dtype, strict=True).grammar
+    assert isinstance(grammar, RegexSpec)
+    return grammar.pattern
+
+
 def test_derived_seeds_differ_by_path_and_fit() -> None:
     seeds = {derive_seed(seed, "gen", *path, number) for seed in range(3) for path in ((), (0, 1)) for number in (0, 1)}
     assert len(seeds) == 12
@@ -78,16 +84,16 @@ def test_derived_seed_is_the_same_in_another_process() -> None:
     ],
 )
 def test_typed_texts_match_their_pattern_and_parse(dtype: str, text: str, value: Any) -> None:
-    typed = TYPED_VALUES[dtype]
-    assert re.fullmatch(typed.pattern, text)
+    typed = typed_value(dtype, strict=True)
+    assert re.fullmatch(pattern(dtype), text)
     assert typed.value(text) == value
     assert type(typed.value(text)) is type(value)
 
 
 @pytest.mark.parametrize(("dtype", "text"), [("int", "12 eggs"), ("int", "7.\n"), ("float", "3.5, and")])
 def test_numbers_may_be_followed_by_what_is_cut_off(dtype: str, text: str) -> None:
-    typed = TYPED_VALUES[dtype]
-    assert re.fullmatch(typed.pattern, text)
+    typed = typed_value(dtype, strict=True)
+    assert re.fullmatch(pattern(dtype), text)
     typed.value(text[: min(text.index(end) for end in typed.ends if end in text)])
 
 
@@ -95,10 +101,10 @@ def test_numbers_may_be_followed_by_what_is_cut_off(dtype: str, text: str) -> No
     ("dtype", "text"), [("int", "007"), ("int", " 1"), ("float", "1."), ("bool", "true"), ("str", '"a"b"')]
 )
 def test_other_texts_do_not_match(dtype: str, text: str) -> None:
-    assert not re.fullmatch(TYPED_VALUES[dtype].pattern, text)
+    assert not re.fullmatch(pattern(dtype), text)
 
 
 @pytest.mark.parametrize(("dtype", "text"), [("int", "-"), ("float", ""), ("bool", "Tr")])
 def test_text_cut_short_is_an_error(dtype: str, text: str) -> None:
     with pytest.raises(ProgramError, match="not a complete"):
-        TYPED_VALUES[dtype].value(text)
+        typed_value(dtype, strict=True).value(text)

@@ -41,9 +41,15 @@ def test_what_is_not_json_is_refused(value: Any, message: str) -> None:
         json_schema_spec(value)
 
 
-@pytest.mark.parametrize("value", [None, 3, True, [], Model(z=1, a=""), int])
+def test_booleans_and_types_are_schemas() -> None:
+    assert json_schema_spec(True).schema == "true"
+    assert json_schema_spec(int).schema == '{"type":"integer"}'
+    assert json_schema_spec(list[int], strict=False).strict is False
+
+
+@pytest.mark.parametrize("value", [3, [], Model(z=1, a="")])
 def test_other_values_are_refused(value: Any) -> None:
-    with pytest.raises(InvalidParameterError, match="a dict, JSON text or a Pydantic model class"):
+    with pytest.raises(InvalidParameterError, match="JSON text, a dict, a boolean, or a Python type or function"):
         json_schema_spec(value)
 
 
