@@ -2,8 +2,8 @@
 
 Order of effects: penalties and bias, bitmask and banned ids, temperature, top_k, top_p, min_p, draw. top_p acts on what
 top_k leaves, renormalised; min_p is relative to the most likely token. A draw depends only on (seed, position, logits):
-one uniform number by Philox (Salmon et al., SC 2011) with the seed as key and the position as counter, turned into a
-token by inverting the cumulative distribution in float64.
+one uniform number by Philox (Salmon et al., SC 2011) with the seed as key and the position as counter, turned into the
+first token in the order of ids whose cumulative mass, in float64, exceeds it.
 """
 
 from __future__ import annotations
@@ -151,10 +151,11 @@ def _draw(logits: Tensor, rows: list[SampleRow], is_sorted: bool) -> list[int]:
     else:
         probs = scaled.softmax(dim=-1)
     least = column([row.params.min_p for row in rows]) * probs.amax(dim=-1, keepdim=True)
-    cumulative = probs.masked_fill(probs < least, 0.0).cumsum(dim=-1)
+    probs = probs.masked_fill(probs < least, 0.0)
+    if ids is not None:
+        probs = torch.zeros_like(probs).scatter_(1, ids, probs)
+    cumulative = probs.cumsum(dim=-1)
     numbers = column([uniform(row.seed, row.position) for row in rows])
     # The first place whose cumulative mass exceeds u * total: never a place of mass 0.
     chosen = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)
-    if ids is not None:
-        chosen = ids.gather(1, chosen)
     return [int(token_id) for token_id in chosen[:, 0].tolist()]
