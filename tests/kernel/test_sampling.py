@@ -1,0 +1,168 @@
+"""Draws on the device against the host's sampler, row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from device_rows import records_of, rows_of
+
+from sgrun.engine.sampler import SampleRow, sample
+from sgrun.types import SamplingParams
+from sgrun_kernels import reference_sampling
+from sgrun_kernels.rows import MAX_STOP_IDS, NOT_FINITE, NOTHING_ALLOWED, Adjustments, new_records
+from sgrun_kernels.workspace import SampleWorkspace
+
+IMPLEMENTATIONS = [reference_sampling]
+CLASSES: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "temperature": {"temperature": 0.75},
+    "hot": {"temperature": 4.0},
+    "cold": {"temperature": 0.05},
+    "top_k": {"top_k": 5},
+    "top_p": {"top_p": 0.75},
+    "min_p": {"min_p": 0.1, "temperature": 1.25},
+    "all cuts": {"top_k": 40, "top_p": 0.9375, "min_p": 0.01, "temperature": 1.5},
+    "top_k 1": {"top_k": 1},
+    "wide": {"top_k": 300, "top_p": 0.99},
+    "penalties": {"frequency_penalty": 0.5, "presence_penalty": 0.25, "repetition_penalty": 1.25},
+    "bias": {"logit_bias": {3: 4.0, 5: -100.0}, "top_p": 0.9},
+}
+
+
+class Case:
+    """Rows for both sides: what the host's sampler is told, and records with masks and adjustments."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.host: list[SampleRow] = []
+        self.masks: list[np.ndarray] = []
+        self.seen: list[np.ndarray] = []
+        self.bias: list[np.ndarray] = []
+        self.records: list[Any] = []
+
+    def add(
+        self,
+        params: SamplingParams,
+        seed: int,
+        position: int,
+        mask: np.ndarray | None = None,
+        banned: tuple[int, ...] = (),
+        prompt_ids: list[int] | None = None,
+        output_ids: list[int] | None = None,
+    ) -> None:
+        prompt_ids, output_ids = prompt_ids or [], output_ids or []
+        self.host.append(SampleRow(params, seed, position, prompt_ids, output_ids, mask, banned))
+        record = new_records(1)
+        record["seed"] = np.uint64(seed).astype(np.int64)
+        record["temperature"] = 0.0 if params.is_greedy else params.temperature
+        record["top_k"] = params.top_k if params.top_k > 0 else self.vocab_size
+        for name in ("top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"):
+            record[name] = getattr(params, name)
+        record["position"], record["wants_logprob"], record["is_active"] = position, params.logprobs, 1
+        assert len(banned) <= MAX_STOP_IDS
+        record["stop_ids"][0, : len(banned)] = banned
+        record["ban_until"] = position + 1 if banned else position
+        record["automaton"] = -1 if mask is None else 0
+        words = (self.vocab_size + 31) // 32
+        self.masks.append(np.full(words, 0x5A5A5A5A, dtype=np.int32) if mask is None else mask)
+        seen = np.zeros(self.vocab_size, dtype=np.int32)
+        np.add.at(seen, output_ids, 2)
+        seen[list(set(prompt_ids))] += 1
+        bias = np.zeros(self.vocab_size, dtype=np.float32)
+        bias[list(params.logit_bias)] = list(params.logit_bias.values())
+        if seen.any() or bias.any():
+            record["adjustment"] = len(self.seen)
+            self.seen.append(seen)
+            self.bias.append(bias)
+        self.records.append(record)
+
+    def draw(self, implementation: Any, logits: torch.Tensor, order: list[int] | None = None) -> Any:
+        """Records after the draw of the rows `order` (all if None), logits [num_rows, V] being in the rows' order."""
+        order = list(range(len(self.records))) if order is None else order
+        records = np.concatenate(self.records)
+        records["drawn"], records["drawn_logprob"] = -9, np.nan
+        rows = rows_of(records)
+        none = np.zeros((1, self.vocab_size))
+        adjustments = Adjustments(
+            torch.tensor(np.stack(self.seen) if self.seen else none, dtype=torch.int32),
+            torch.tensor(np.stack(self.bias) if self.bias else none, dtype=torch.float32),
+        )
+        workspace = SampleWorkspace.allocate(len(order), self.vocab_size, rows.words.device)
+        for tensor in (workspace.block_values, workspace.group_max, workspace.values):
+            tensor.fill_(float("nan"))
+        for tensor in (workspace.block_ids, workspace.groups, workspace.ids):
+            tensor.fill_(10**9)
+        ids = torch.tensor(order, dtype=torch.int32)
+        masks = torch.tensor(np.stack(self.masks))
+        implementation.sample_(logits[order], ids, rows, masks, adjustments, workspace)
+        return records_of(rows)
+
+    def check(self, implementation: Any, logits: torch.Tensor) -> None:
+        expected = sample(logits.float().clone(), self.host)
+        drawn = self.draw(implementation, logits)
+        assert drawn["drawn"].tolist() == [row.token_id for row in expected]
+        np.testing.assert_allclose(drawn["drawn_logprob"], [row.logprob for row in expected], rtol=2e-5, atol=1e-5)
+
+
+def random_mask(generator: np.random.Generator, vocab_size: int, share: float) -> np.ndarray:
+    bits = np.zeros((vocab_size + 31) // 32 * 32, dtype=np.bool_)
+    bits[:vocab_size] = generator.random(vocab_size) < share
+    bits[vocab_size - 1] = True
+    return np.packbits(bits, bitorder="little").view("<i4")
+
+
+def mixed_case(vocab_size: int, repeats: int) -> Case:
+    """Rows of every class, with and without masks and bans."""
+    generator = np.random.default_rng(vocab_size)
+    case = Case(vocab_size)
+    for repeat in range(repeats):
+        for number, options in enumerate(CLASSES.values()):
+            has_mask = (repeat + number) % 3 == 1
+            ids = [int(i) for i in generator.integers(0, vocab_size, 8)]
+            case.add(
+                SamplingParams(**options, logprobs=number % 2 == 0),
+                seed=int(generator.integers(0, 2**64, dtype=np.uint64)),
+                position=int(generator.integers(0, 5000)),
+                mask=random_mask(generator, vocab_size, 0.2) if has_mask else None,
+                banned=(1, 7) if repeat % 2 else (),
+                prompt_ids=ids[:4] if "penalties" in options or number == 10 else [],
+                output_ids=[*ids[3:], ids[3]] if number == 10 else [],
+            )
+    return case
+
+
+def random_logits(case: Case, dtype: torch.dtype, scale: float = 3.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(case.vocab_size)
+    logits = torch.randn((len(case.records), case.vocab_size), generator=generator, device="cpu") * scale
+    return logits.to(dtype).to(torch.get_default_device())
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"), [(33, torch.float32), (300, torch.bfloat16), (2049, torch.float16), (4500, torch.bfloat16)]
+)
+def test_every_class_of_rows_draws_what_the_host_draws(
+    implementation: Any, vocab_size: int, dtype: torch.dtype
+) -> None:
+    case = mixed_case(vocab_size, 3)
+    case.check(implementation, random_logits(case, dtype))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_rows_without_a_token_are_flagged_and_others_go_on(implementation: Any) -> None:
+    case = Case(40)
+    nothing, last = np.zeros(2, dtype=np.int32), np.array([0, 128], dtype=np.int32)
+    for temperature in (0.0, 1.0):
+        for mask in (None, nothing, last):
+            for top_p in (1.0, 0.5):
+                case.add(SamplingParams(temperature=temperature, top_p=top_p, logprobs=True), 5, 1, mask)
+    case.add(SamplingParams(temperature=0.0), 5, 1, last, banned=(39,))
+    logits = random_logits(case, torch.float32)
+    case.check(implementation, logits)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        logits[3, 7] = logits[4, 39] = value
+        drawn = case.draw(implementation, logits)["drawn"]
+        assert drawn[3] == drawn[4] == NOT_FINITE and drawn[2] == NOTHING_ALLOWED and drawn[0] >= 0
