@@ -11,7 +11,7 @@ from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton, Unchecked
 from sgrun.grammar.cfg import Expr, External, Grammar, Rule, Terminal
 from sgrun.grammar.choices import parse_choices
-from sgrun.grammar.explore import Explorable
+from sgrun.grammar.explore import ProcedureLike
 from sgrun.grammar.gbnf import gbnf_procedures
 from sgrun.grammar.grammar_procedures import grammar_procedures
 from sgrun.grammar.lark_text import lark_procedures
@@ -111,7 +111,7 @@ class _Composer:
             follow = _first_of(parts[number + 1]) if number + 1 < len(parts) else after
             items.append(self._item(number, part, follow, fronts, depth))
 
-        def resolve(key: Hashable) -> Explorable | Procedure:
+        def resolve(key: Hashable) -> ProcedureLike:
             assert isinstance(key, Routed) and isinstance(key.name, int)
             return routed(key.name, fronts[key.name])(key)
 
@@ -144,7 +144,7 @@ class _Composer:
             bounds.append(Bound(trigger.begin, Routed(number, root), trigger.end))
         procedure = triggered_procedure(bounds, self._budget)
 
-        def resolve(key: Hashable) -> Explorable | Procedure:
+        def resolve(key: Hashable) -> ProcedureLike:
             if not isinstance(key, Routed):
                 return procedure
             assert isinstance(key.name, int)

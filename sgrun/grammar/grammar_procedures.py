@@ -8,13 +8,13 @@ from sgrun.errors import GrammarTooLargeError, UnsupportedGrammarError
 from sgrun.grammar import cfg
 from sgrun.grammar.calls import choose_procedures, with_brackets
 from sgrun.grammar.cfg import Grammar
-from sgrun.grammar.explore import Cells, Explorable, Explorer, State
+from sgrun.grammar.explore import Explorable, Explorer, ProcedureLike, Row, State
 from sgrun.grammar.left_recursion import without_left_recursion
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.network import Network
-from sgrun.grammar.procedure import END, Procedure, Return
+from sgrun.grammar.procedure import END, Return
 from sgrun.grammar.pushdown import Conflict, ProcedureKey, Pushdown
-from sgrun.grammar.routing import Resolve, columns_of, start_cells
+from sgrun.grammar.routing import Resolve, start_cells
 from sgrun.grammar.rule_sets import AT_END, ByteSet, RuleSets, Terminals
 
 MAX_RULES = 1000
@@ -43,7 +43,7 @@ def grammar_procedures(
         except Conflict:
             raise UnsupportedGrammarError(str(conflict)) from conflict
 
-    def resolve(key: Hashable) -> Explorable | Procedure:
+    def resolve(key: Hashable) -> ProcedureLike:
         if isinstance(key, ProcedureKey):
             return pushdown.procedure(key)
         assert resolve_external is not None
@@ -92,8 +92,8 @@ def _explored(grammar: Grammar, terminals: Terminals, sets: RuleSets, budget: Bu
 class _Anything:
     """Stands for an external procedure where only what comes after it matters."""
 
-    def expand(self, state: State) -> Cells:
-        return [([*range(END + 1)], Return(0, consumes=False))]
+    def expand(self, state: State) -> Row:
+        return Row([(tuple(range(END + 1)), Return(0, consumes=False))])
 
 
 def _first_of(key: Hashable, resolve_external: Resolve | None) -> tuple[ByteSet, bool]:
@@ -101,7 +101,7 @@ def _first_of(key: Hashable, resolve_external: Resolve | None) -> tuple[ByteSet,
     first: ByteSet = 0
     may_be_empty = False
     for columns, edge in start_cells(resolve_external(key)):
-        for column in columns_of(columns):
+        for column in columns:
             if isinstance(edge, Return):
                 may_be_empty |= column == END
             elif column != END:

@@ -18,12 +18,11 @@ from lark import Token, Tree
 from sgrun.errors import GrammarError, GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
 from sgrun.grammar import cfg, charset
 from sgrun.grammar.cfg import Expr, External, Grammar, Ref, Repetition, Rule, Terminal
-from sgrun.grammar.explore import Explorable
+from sgrun.grammar.explore import ProcedureLike
 from sgrun.grammar.grammar_procedures import MAX_RULES, grammar_procedures
 from sgrun.grammar.lark_common import COMMON_TERMINALS
 from sgrun.grammar.lark_syntax import Source, nesting
 from sgrun.grammar.limits import Budget
-from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.routing import Resolve, Routed, routed
 from sgrun.grammar.rule_sets import AT_END, ByteSet
@@ -95,7 +94,7 @@ class _Reader:
         skip = tuple(Terminal("%ignore", self._node(tree, 0), is_greedy=True) for tree in self._ignored)
         return Grammar(self._finished, start, skip)
 
-    def resolve_external(self, key: Hashable) -> Explorable | Procedure:
+    def resolve_external(self, key: Hashable) -> ProcedureLike:
         assert isinstance(key, Routed) and isinstance(key.name, int)
         return routed(key.name, self._schemas[key.name])(key)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 END = 256  # the column of the end of input
 NUM_COLUMNS = 257
+
+Columns = tuple[int, ...]  # bytes, and END
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,55 @@ Edge = Move | Call | Return | Count | Reset
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class SparseRows:
+    """For each state its edges, each with the number of the columns that it is for."""
+
+    columns: list[Columns]
+    rows: list[list[tuple[int, Edge]]]
+
+
+@dataclass(frozen=True, eq=False)
 class Procedure:
     """`table[state, byte or END]` is an index into `edges`; 0, where edges[0] is never used, means that the text is
     refused. State 0 is the start. No path of edges that do not consume leads back to its beginning."""
 
     table: npt.NDArray[np.int32]  # [num_states, 257]
     edges: list[Edge]
+
+    @cached_property
+    def sparse(self) -> SparseRows:
+        alike: dict[bytes, list[int]] = {}
+        for column, cells in enumerate(np.ascontiguousarray(self.table.T)):
+            alike.setdefault(cells.tobytes(), []).append(column)
+        groups = list(alike.values())
+        numbers: dict[tuple[int, ...], int] = {}
+        rows = []
+        for row in self.table[:, [group[0] for group in groups]].tolist():
+            used: dict[int, list[int]] = {}
+            for group, index in enumerate(row):
+                if index:
+                    used.setdefault(index, []).append(group)
+            rows.append(
+                [
+                    (numbers.setdefault(tuple(members), len(numbers)), self.edges[index])
+                    for index, members in used.items()
+                ]
+            )
+        columns = [tuple(column for group in members for column in groups[group]) for members in numbers]
+        return SparseRows(columns, rows)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Overlay:
+    """A procedure written over another one, `base`, which has no calls: a state does what a state of the base does,
+    but on the given bytes; None refuses them. State 0 is the start.
+
+    Labels of the base are lower than those of the overlay's own edges, and each stays possible wherever the base's
+    state is written over.
+    """
+
+    base: Procedure
+    rows: list[tuple[int | None, list[tuple[Columns, Move | Return | None]]]]  # (state of the base, what differs)
 
 
 class ProcedureBuilder:

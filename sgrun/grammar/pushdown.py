@@ -16,7 +16,7 @@ from operator import itemgetter
 import numpy as np
 
 from sgrun.grammar.cfg import External
-from sgrun.grammar.explore import Cells, LazyCall, LazyEdge, LazyMove, State
+from sgrun.grammar.explore import LazyCall, LazyEdge, LazyMove, Row, State
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.network import Network, Watch
 from sgrun.grammar.procedure import END, Return
@@ -102,14 +102,14 @@ class DeterministicProcedure:
         self._pushdown = pushdown
         self._network = pushdown.network
         self._closed: dict[frozenset[_Thread], frozenset[_Thread]] = {}
-        self._cells: dict[State, Cells] = {}
+        self._rows: dict[State, Row] = {}
 
-    def expand(self, state: State) -> Cells:
-        known = self._cells.get(state)
+    def expand(self, state: State) -> Row:
+        known = self._rows.get(state)
         if known is None:
             threads = self._start() if state == "start" else state
             assert isinstance(threads, frozenset)
-            known = self._cells[state] = self._expanded(threads)
+            known = self._rows[state] = self._expanded(threads)
         return known
 
     def _start(self) -> frozenset[_Thread]:
@@ -119,7 +119,7 @@ class DeterministicProcedure:
             return threads
         return frozenset(thread for thread in threads if not self._is_over(thread))
 
-    def _expanded(self, threads: frozenset[_Thread]) -> Cells:
+    def _expanded(self, threads: frozenset[_Thread]) -> Row:
         by_class: dict[int, _Users] = {}
         beside: dict[_Stack, list[_Thread]] = {}
         for thread in threads:
@@ -135,7 +135,7 @@ class DeterministicProcedure:
             if number == len(edges):
                 edges.append(edge)
             columns.setdefault(number, []).extend(self._pushdown.bytes_of[byte_class])
-        return [(columns[number], edge) for number, edge in enumerate(edges)]
+        return Row([(tuple(columns[number]), edge) for number, edge in enumerate(edges)])
 
     def _add_users(self, thread: _Thread, by_class: dict[int, _Users]) -> None:
         index, stack, watches = thread

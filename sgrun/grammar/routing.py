@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-import numpy as np
+from sgrun.grammar.explore import Cells, Explorable, LazyCall, ProcedureLike, Row, State
+from sgrun.grammar.procedure import END, Call, Overlay, Procedure, Return
 
-from sgrun.grammar.explore import Cells, Columns, Explorable, LazyCall, LazyEdge, State
-from sgrun.grammar.procedure import END, Call, Edge, Procedure, Return
-
-Resolve = Callable[[Hashable], Explorable | Procedure]
+Resolve = Callable[[Hashable], ProcedureLike]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +20,17 @@ class Routed:
     key: Hashable
 
 
-def routed(name: Hashable, resolve: Resolve) -> Callable[[Routed], Explorable | Procedure]:
+def routed(name: Hashable, resolve: Resolve) -> Callable[[Routed], ProcedureLike]:
     """`resolve` of a front end for keys that name it, whose procedures call by such keys too."""
 
-    def resolve_routed(routed_key: Routed) -> Explorable | Procedure:
+    def resolve_routed(routed_key: Routed) -> ProcedureLike:
         source = resolve(routed_key.key)
+        if isinstance(source, Overlay):
+            return source
         if not isinstance(source, Procedure):
             return _RoutedSource(name, source)
+        if not any(isinstance(edge, Call) for edge in source.edges):
+            return source
         edges = [
             Call(Routed(name, edge.callee), edge.targets) if isinstance(edge, Call) else edge for edge in source.edges
         ]
@@ -42,30 +44,26 @@ class _RoutedSource:
     name: Hashable
     source: Explorable
 
-    def expand(self, state: State) -> Cells:
-        return [
+    def expand(self, state: State) -> Row:
+        row = self.source.expand(state)
+        cells: Cells = [
             (columns, LazyCall(Routed(self.name, edge.callee), edge.after) if isinstance(edge, LazyCall) else edge)
-            for columns, edge in self.source.expand(state)
+            for columns, edge in row.cells
         ]
+        return Row(cells, row.otherwise)
 
 
-def columns_of(columns: Columns) -> list[int]:
-    """The bytes (and END) that an edge is for."""
-    if isinstance(columns, int):
-        return [columns]
-    return list(range(*columns.indices(END + 1))) if isinstance(columns, slice) else columns
-
-
-def start_cells(source: Explorable | Procedure) -> list[tuple[Columns, LazyEdge | Edge]]:
+def start_cells(source: ProcedureLike) -> Cells:
     """What happens at the start of a procedure."""
+    assert not isinstance(source, Overlay), "a root is no overlay"
     if not isinstance(source, Procedure):
-        return list(source.expand("start"))
-    row = source.table[0]
-    return [(np.flatnonzero(row == index).tolist(), source.edges[index]) for index in np.unique(row).tolist() if index]
+        return source.expand("start").cells
+    return [(source.sparse.columns[number], edge) for number, edge in source.sparse.rows[0]]
 
 
-def as_part(source: Explorable | Procedure) -> Explorable | Procedure:
+def as_part(source: ProcedureLike) -> ProcedureLike:
     """A root procedure that ends at the end of input, so that it also returns before a byte it cannot go on with."""
+    assert not isinstance(source, Overlay), "a root is no overlay"
     if not isinstance(source, Procedure):
         return _Part(source)
     table = source.table.copy()
@@ -79,10 +77,10 @@ def as_part(source: Explorable | Procedure) -> Explorable | Procedure:
 class _Part:
     source: Explorable
 
-    def expand(self, state: State) -> Cells:
-        cells = self.source.expand(state)
-        used = {column for columns, _ in cells for column in columns_of(columns)}
-        for columns, edge in cells:
-            if END in columns_of(columns) and isinstance(edge, Return):
-                return [*cells, ([byte for byte in range(END) if byte not in used], edge)]
-        return cells
+    def expand(self, state: State) -> Row:
+        row = self.source.expand(state)
+        used = {column for columns, _ in row.cells for column in columns}
+        for columns, edge in row.cells:
+            if END in columns and isinstance(edge, Return):
+                return Row([*row.cells, (tuple(byte for byte in range(END) if byte not in used), edge)])
+        return row

@@ -12,7 +12,7 @@ from schema_checks import compiled
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError
 from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import ACCEPT, CALL, COUNT, DEAD, OP_BITS, OP_MASK, RETURN, RETURN_AFTER, Automaton
-from sgrun.grammar.explore import Cells, Explorable, Explorer, LazyCall, LazyCount, LazyMove, Row, State
+from sgrun.grammar.explore import Explorable, Explorer, LazyCall, LazyCount, LazyMove, Row, State
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.procedure import END, Call, Count, Move, Procedure, ProcedureBuilder, Reset, Return
 from sgrun.grammar.walk import Cursor
@@ -207,26 +207,26 @@ class _Numbers:
         self.last = last
         self.expanded: list[State] = []
 
-    def expand(self, state: State) -> Cells:
+    def expand(self, state: State) -> Row:
         self.expanded.append(state)
         number = state if isinstance(state, int) else 0
         row = Row()
-        row.add([B], Return(number, consumes=True))
+        row.add((B,), Return(number, consumes=True))
         if number < self.last:
-            row.add([A], LazyMove(number + 1))
-        return row.cells
+            row.add((A,), LazyMove(number + 1))
+        return row
 
 
 class _Root:
     """Goes on with even labels."""
 
-    def expand(self, state: State) -> Cells:
+    def expand(self, state: State) -> Row:
         row = Row()
         if state == "start":
-            row.add([A, B], LazyCall("numbers", lambda label: "end" if label % 2 == 0 else None))
+            row.add((A, B), LazyCall("numbers", lambda label: "end" if label % 2 == 0 else None))
         else:
-            row.add(END, Return(0, consumes=False))
-        return row.cells
+            row.add((END,), Return(0, consumes=False))
+        return row
 
 
 def test_states_are_made_as_they_are_reached_each_once() -> None:
@@ -247,21 +247,21 @@ def test_labels_found_later_reach_the_calls_made_before() -> None:
 class _Counting:
     """At least three times "a", then "!"."""
 
-    def expand(self, state: State) -> Cells:
+    def expand(self, state: State) -> Row:
         row = Row()
         match state:
             case "start":
-                row.add([A], LazyCount(3, "few", "enough"))
+                row.add((A,), LazyCount(3, "few", "enough"))
             case "few" | "enough":
-                row.add([A], LazyMove(("next", state)))
+                row.add((A,), LazyMove(("next", state)))
             case ("next", "few"):
-                row.add([A], LazyCount(3, "few", "enough"))
+                row.add((A,), LazyCount(3, "few", "enough"))
             case ("next", "enough"):
-                row.add([A], LazyMove(state))
-                row.add([BANG], LazyMove("end"))
+                row.add((A,), LazyMove(state))
+                row.add((BANG,), LazyMove("end"))
             case _:
-                row.add(END, Return(0, consumes=False))
-        return row.cells
+                row.add((END,), Return(0, consumes=False))
+        return row
 
 
 def test_counts_are_explored_on_both_sides() -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgrun.errors import GrammarTooLargeError
-from sgrun.grammar.explore import Cells, LazyCall, LazyCount, LazyMove, Row
-from sgrun.grammar.procedure import Return
+from sgrun.grammar.explore import LazyCall, LazyCount, LazyMove, Row
+from sgrun.grammar.procedure import Columns, Return
 from sgrun.grammar.scalars import string_holds
 from sgrun.grammar.schema.atoms import (
     ContainsAtLeast,
@@ -37,13 +37,13 @@ Residue = tuple[int, ...]  # what is left of each asked formula
 
 MAX_QUESTIONS = 30  # formulas asked of one value at a time
 LARGE_COUNT = 40  # counts above it run on the frame's counter
-_DIGITS = [*range(ord("0"), ord("9") + 1), ord("-")]
+_DIGITS = tuple(b"-0123456789")
 _LITERALS: tuple[tuple[Kind, bytes], ...] = (("null", b"null"), ("true", b"true"), ("false", b"false"))
-_STARTS: tuple[tuple[Kind, list[int]], ...] = (
+_STARTS: tuple[tuple[Kind, Columns], ...] = (
     ("number", _DIGITS),
-    ("string", [ord('"')]),
-    ("array", [ord("[")]),
-    ("object", [ord("{")]),
+    ("string", (ord('"'),)),
+    ("array", (ord("["),)),
+    ("object", (ord("{"),)),
 )
 
 
@@ -59,8 +59,8 @@ class ValueKey:
 
 @dataclass(frozen=True, slots=True)
 class KeysKey:
-    """A procedure for property names: label i for names[i]; for others len(names) + the bits of which `formulas`
-    (about strings) hold."""
+    """A procedure for property names: for names[i] the label i + 2 ** len(formulas), for others the bits of which
+    `formulas` (about strings) hold."""
 
     names: tuple[str, ...]
     formulas: tuple[int, ...]
@@ -87,13 +87,13 @@ class Layout:
     def after_separator(self, row: Row, state: State, without: State) -> None:
         """White space where a token may begin that follows a comma or colon; `without`: no more of it."""
         if self.whitespace == "space":
-            row.add([ord(" ")], LazyMove(without))
+            row.add((ord(" "),), LazyMove(without))
         else:
             self.anywhere(row, state)
 
     def anywhere(self, row: Row, state: State) -> None:
         if self.whitespace == "free":
-            row.add([0x20, 0x09, 0x0A, 0x0D], LazyMove(state))
+            row.add((0x20, 0x09, 0x0A, 0x0D), LazyMove(state))
 
 
 def add_value(row: Row, formulas: Formulas, asked: list[int], after: Callable[[Truths], State | None]) -> None:
@@ -109,7 +109,7 @@ def add_value(row: Row, formulas: Formulas, asked: list[int], after: Callable[[T
     for kind, text in _LITERALS:
         state = after(tuple(formulas.specialise(formula, kind) == TRUE for formula in asked))
         if state is not None:
-            row.add([text[0]], LazyMove(("literal", text[1:], state)))
+            row.add((text[0],), LazyMove(state, text[1:]))
     for kind, starts in _STARTS:
         special = [formulas.specialise(formula, kind) for formula in asked]
         call = _call(kind, special, formulas, after)
@@ -199,14 +199,6 @@ class _Container:
         add_value(row, self.formulas, asked, after)
 
 
-def literal_cells(state: tuple[str, bytes, State]) -> Cells:
-    """The next byte of null, true or false."""
-    _, text, behind = state
-    row = Row()
-    row.add([text[0]], LazyMove(("literal", text[1:], behind) if len(text) > 1 else behind))
-    return row.cells
-
-
 class ArrayProcedure(_Container):
     """States: "start"; ("open" | "item" | "next" | "counted", index, residue, region)."""
 
@@ -226,29 +218,27 @@ class ArrayProcedure(_Container):
         lengths = [len(atom.prefix) for _, atom in self.atoms(self.key.formulas) if isinstance(atom, Items)]
         return max(lengths, default=0)
 
-    def expand(self, state: State) -> Cells:
+    def expand(self, state: State) -> Row:
         row = Row()
         if state == "start":
-            row.add([ord("[")], LazyMove(("open", 0, self.key.formulas, 0)))
-            return row.cells
+            row.add((ord("["),), LazyMove(("open", 0, self.key.formulas, 0)))
+            return row
         assert isinstance(state, tuple)
-        if state[0] == "literal":
-            return literal_cells(state)
         place, index, residue, region = state
         if place in ("open", "next"):
             self.layout.anywhere(row, state)
             label = self.label(self._ended(residue))
             if label is not None:
-                row.add([ord("]")], Return(label, consumes=True))
+                row.add((ord("]"),), Return(label, consumes=True))
         if place == "next":
-            row.add([ord(",")], LazyMove(("item", index, residue, region)))
+            row.add((ord(","),), LazyMove(("item", index, residue, region)))
         elif place == "item":
             self.layout.after_separator(row, state, ("bare", index, residue, region))
         if place in ("open", "item", "bare"):
             self._begin_item(row, index, residue, region)
         elif place == "counted":
             self._item(row, index, residue, region)
-        return row.cells
+        return row
 
     def _begin_item(self, row: Row, index: int, residue: Residue, region: int) -> None:
         if region == len(self.thresholds):
@@ -257,7 +247,7 @@ class ArrayProcedure(_Container):
         threshold = self.thresholds[region]
         reached = self._reached(residue, threshold)
         above = ("counted", index, reached, region + 1) if self.is_possible(reached) else None
-        beginnings = [*_DIGITS, *b'"[{tfn']
+        beginnings = (*_DIGITS, *b'"[{tfn')
         row.add(beginnings, LazyCount(threshold, ("counted", index, residue, region), above))
 
     def _reached(self, residue: Residue, num_items: int) -> Residue:
@@ -353,28 +343,26 @@ class ObjectProcedure(_Container):
         """The spellings of the names between the quotes: children, the name that ends here, the names below."""
         return spelling_trie(self.names)
 
-    def expand(self, state: State) -> Cells:
+    def expand(self, state: State) -> Row:
         row = Row()
         if state == "start":
-            row.add([ord("{")], LazyMove(("open", 0, self.key.formulas)))
-            return row.cells
+            row.add((ord("{"),), LazyMove(("open", 0, self.key.formulas)))
+            return row
         assert isinstance(state, tuple)
         place = state[0]
-        if place == "literal":
-            return literal_cells(state)
         if place in ("open", "next", "key", "bare key"):
             self._between(row, state)
         elif place == "quoted":
             self._in_name(row, state)
         elif place == "colon":
             self.layout.anywhere(row, state)
-            row.add([ord(":")], LazyMove(("value", *state[1:])))
+            row.add((ord(":"),), LazyMove(("value", *state[1:])))
         else:
             _, index, residue, questions = state
             if place == "value":
                 self.layout.after_separator(row, state, ("bare value", *state[1:]))
             self.ask(row, residue, questions, lambda left: ("next", index, left))
-        return row.cells
+        return row
 
     def _between(self, row: Row, state: tuple[str, int, Residue]) -> None:
         place, index, residue = state
@@ -382,9 +370,9 @@ class ObjectProcedure(_Container):
             self.layout.anywhere(row, state)
             label = self.label(self._ended(residue, index))
             if label is not None:
-                row.add([ord("}")], Return(label, consumes=True))
+                row.add((ord("}"),), Return(label, consumes=True))
         if place == "next":
-            row.add([ord(",")], LazyMove(("key", index, residue)))
+            row.add((ord(","),), LazyMove(("key", index, residue)))
             return
         if place == "key":
             self.layout.after_separator(row, state, ("bare key", index, residue))
@@ -399,9 +387,9 @@ class ObjectProcedure(_Container):
                 self._member(rest, None, bits, len(self.names)) for bits in range(1 << min(len(self._about_names), 6))
             )
         ):
-            row.add([ord('"')], LazyCall(KeysKey(self.names, self._about_names), self._after_name(index, residue)))
+            row.add((ord('"'),), LazyCall(KeysKey(self.names, self._about_names), self._after_name(index, residue)))
         elif self._reachable(index, residue):
-            row.add([ord('"')], LazyMove(("quoted", index, residue, 0)))
+            row.add((ord('"'),), LazyMove(("quoted", index, residue, 0)))
 
     def _reachable(self, index: int, residue: Residue) -> frozenset[int]:
         """Names that may come next."""
@@ -426,21 +414,24 @@ class ObjectProcedure(_Container):
         children, ended, _ = self._trie[node]
         for byte, child in children.items():
             if self._trie[child][2] & reachable:
-                row.add([byte], LazyMove(("quoted", index, residue, child)))
+                row.add((byte,), LazyMove(("quoted", index, residue, child)))
         if ended is not None and ended in reachable:
-            target = self._after_name(index, residue)(ended)
+            target = self._after_name(index, residue)(ended + (1 << len(self._about_names)))
             assert target is not None
-            row.add([ord('"')], LazyMove(target))
+            row.add((ord('"'),), LazyMove(target))
 
     def _after_name(self, index: int, residue: Residue) -> Callable[[int], State | None]:
+        num_others = 1 << len(self._about_names)
+
         def after(label: int) -> State | None:
-            if label < len(self.names):
-                if label < index:
-                    return None
-                left = self._skipped(residue, index, label)
-                return self._member(left, self.names[label], 0, label + 1) if self.is_possible(left) else None
-            left = self._skipped(residue, index, len(self.names))
-            return self._member(left, None, label - len(self.names), len(self.names))
+            if label < num_others:
+                left = self._skipped(residue, index, len(self.names))
+                return self._member(left, None, label, len(self.names))
+            number = label - num_others
+            if number < index:
+                return None
+            left = self._skipped(residue, index, number)
+            return self._member(left, self.names[number], 0, number + 1) if self.is_possible(left) else None
 
         return after
 

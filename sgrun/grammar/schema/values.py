@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sgrun.errors import GrammarTooLargeError
 from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton
-from sgrun.grammar.explore import Cells, Explorable, Row, State
+from sgrun.grammar.explore import ProcedureLike, Row, State
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.numbers import NumberAtom
 from sgrun.grammar.procedure import END, Procedure, Return
@@ -20,7 +20,6 @@ from sgrun.grammar.schema.containers import (
     ObjectProcedure,
     ValueKey,
     add_value,
-    literal_cells,
 )
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
 from sgrun.grammar.schema.keys import can_lay_out, names_procedure, plain_string
@@ -55,7 +54,7 @@ class Values:
     budget: Budget
     root: int
 
-    def resolve(self, key: Hashable) -> Explorable | Procedure:
+    def resolve(self, key: Hashable) -> ProcedureLike:
         match key:
             case ValueKey("array", _, _):
                 return ArrayProcedure(self.formulas, key, self.layout)
@@ -85,22 +84,21 @@ class Values:
             return number_procedure([atom for atom in atoms if isinstance(atom, NumberAtom)], label_of, self.budget)
         return string_procedure([atom for atom in atoms if isinstance(atom, StringAtom)], label_of, self.budget)
 
-    def _keys(self, key: KeysKey) -> Procedure:
+    def _keys(self, key: KeysKey) -> ProcedureLike:
         if not key.formulas and can_lay_out(key.names):
             return names_procedure(key.names)
         ids = self.formulas.atoms(*key.formulas)
         names = [TextEquals(name) for name in key.names]
-        num_names = len(names)
 
         def label_of(truths: tuple[bool, ...]) -> int:
-            for number in range(num_names):
+            for number in range(len(names)):
                 if truths[number]:
-                    return number
-            values = {atom: TRUE if truth else FALSE for atom, truth in zip(ids, truths[num_names:], strict=True)}
+                    return number + (1 << len(key.formulas))
+            values = {atom: TRUE if truth else FALSE for atom, truth in zip(ids, truths[len(names) :], strict=True)}
             label = 0
             for bit, formula in enumerate(key.formulas):
                 label |= (self.formulas.substitute(formula, values) == TRUE) << bit
-            return num_names + label
+            return label
 
         atoms = [self.formulas.atom_of(atom) for atom in ids]
         about = [atom for atom in atoms if isinstance(atom, StringAtom)]
@@ -111,14 +109,12 @@ class Values:
 class _Root:
     values: Values
 
-    def expand(self, state: State) -> Cells:
+    def expand(self, state: State) -> Row:
         row = Row()
         if state == "start":
             self.values.layout.anywhere(row, state)
             add_value(row, self.values.formulas, [self.values.root], lambda truths: "end" if truths[0] else None)
-            return row.cells
-        if isinstance(state, tuple):
-            return literal_cells(state)
+            return row
         self.values.layout.anywhere(row, state)
-        row.add(END, Return(0, consumes=False))
-        return row.cells
+        row.add((END,), Return(0, consumes=False))
+        return row
