@@ -36,7 +36,7 @@ def run(page: Path) -> None:
     namespace: dict[str, object] = {"__name__": page.stem}
     for snippet in snippets(page):
         if snippet.is_run:
-            exec(compile("\n" * snippet.first_line + snippet.code, str(page), "exec"), namespace)
+            exec(compile("\n" * snippet.first_line + snippet.code, str(page), "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def load(name: str) -> Callable[[Engine], list[ProgramState]]:
 
 
 def test_examples_are_numbered_without_gaps() -> None:
-    assert [path.stem.split("_")[0] for path in NUMBERED] == [f"{number:02}" for number in range(1, 11)]
+    assert [path.stem.split("_")[0] for path in NUMBERED] == [f"{number:02}" for number in range(1, 12)]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
@@ -65,6 +65,14 @@ def test_the_constraint_example_gives_what_was_asked_for(engine: Engine) -> None
     assert pet["pet"].startswith('{"name":')
     assert facts["address"].count(".") == 3
     assert isinstance(facts["sum"], int)
+
+
+def test_the_tool_call_example_calls_functions_with_what_their_signatures_allow(engine: Engine) -> None:
+    states = load("11_tool_calls.py")(engine)
+    calls = [call.value for state in states for call in state.captures("reply")]
+    assert [set(call) for call in calls] == [{"name", "arguments"}] * len(calls)
+    assert {call["name"] for call in calls} <= {"look_up", "order"}
+    assert sum(len(state.ret_value) for state in states) == len(calls) > 0
 
 
 def test_the_batch_example_loses_only_its_bad_item(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
