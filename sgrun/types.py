@@ -11,6 +11,7 @@ from sgrun.errors import InvalidParameterError
 
 FinishReason = Literal["stop", "length"]
 Whitespace = Literal["compact", "space", "free"]
+PropertyOrder = Literal["schema", "sorted"]
 
 MAX_STOP_STRINGS = 32
 MAX_TOP_LOGPROBS = 128
@@ -45,19 +46,27 @@ class JsonSchemaSpec:
     `whitespace` between its tokens: "compact" none, "space" at most one after comma and colon, "free" any. `strict`:
     keywords that the automaton cannot enforce are refused; otherwise its `checked_afterwards` lists them, and checking
     the finished text is the caller's. `open_objects`: an object whose schema lists properties and says nothing of
-    others may have others, as the standard has it; False: they are not generated.
+    others may have others, as the standard has it; False: they are not generated. `formats`: `format` constrains, and
+    in draft 7 `contentEncoding` and `contentMediaType`; False: they are annotations, which is the standard's default.
+    `property_order` of the names that a schema lists: "schema" as there, "sorted" by code point. `plain_integers`:
+    integers are digits only, never `1.0` or `1e2`.
     """
 
     schema: str
     whitespace: Whitespace = "space"
     strict: bool = True
     open_objects: bool = True
+    formats: bool = True
+    property_order: PropertyOrder = "schema"
+    plain_integers: bool = False
 
     def __post_init__(self) -> None:
         _text("schema", self.schema)
-        if self.whitespace not in get_args(Whitespace):
-            raise InvalidParameterError(f"whitespace is {self.whitespace!r}; allowed: 'compact', 'space' and 'free'")
-        for name in ("strict", "open_objects"):
+        for name, allowed in (("whitespace", Whitespace), ("property_order", PropertyOrder)):
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise InvalidParameterError(f"{name} is {value!r}; allowed: {', '.join(map(repr, get_args(allowed)))}")
+        for name in ("strict", "open_objects", "formats", "plain_integers"):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise InvalidParameterError(f"{name} is {value!r}; allowed: True and False")

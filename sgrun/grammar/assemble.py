@@ -8,7 +8,7 @@ Sets of labels are bit sets, bit i for the i-th label that the procedure is know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from functools import cached_property
 
 from sgrun.errors import InvalidGrammarError
@@ -23,7 +23,6 @@ from sgrun.grammar.automaton import (
     RETURN,
     RETURN_AFTER,
     Automaton,
-    Unchecked,
 )
 from sgrun.grammar.explore import CallSite, CountSite, Explored, Explorer, Part, ProcedureLike
 from sgrun.grammar.limits import Budget
@@ -35,7 +34,6 @@ def assemble(
     root: Hashable,
     resolve: Callable[[Hashable], ProcedureLike],
     budget: Budget,
-    checked_afterwards: Sequence[Unchecked] = (),
 ) -> Automaton:
     """The automaton of the texts for which the procedure `root` returns label 0 at the end of input.
 
@@ -51,7 +49,7 @@ def assemble(
         raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
     numbering.run()
     states = merged_states(numbering.rows, list(numbering.sites), list(numbering.counts))
-    return packed(states, list(explorer.columns), start, tuple(dict.fromkeys(checked_afterwards)), budget)
+    return packed(states, list(explorer.columns), start, budget)
 
 
 class _Graph:

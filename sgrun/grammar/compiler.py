@@ -10,7 +10,6 @@ from sgrun.errors import (
     EngineClosedError,
     EngineError,
     GrammarTooLargeError,
-    UnsupportedGrammarError,
 )
 from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton
@@ -21,7 +20,6 @@ from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.regular import dfa_procedure, regular_procedure
-from sgrun.grammar.schema.containers import Layout
 from sgrun.grammar.schema.values import compile_json_schema
 from sgrun.types import (
     ChoicesSpec,
@@ -57,11 +55,7 @@ def _compiled(spec: GrammarSpec, budget: Budget) -> Automaton:
         case DfaSpec():
             return _regular(dfa_procedure(spec), budget)
         case JsonSchemaSpec():
-            automaton = compile_json_schema(spec.schema, budget, Layout(spec.whitespace, spec.open_objects))
-            if spec.strict and automaton.checked_afterwards:
-                first = automaton.checked_afterwards[0]
-                raise UnsupportedGrammarError(f"{first.pointer}: the keyword {first.keyword!r} cannot be enforced here")
-            return automaton
+            return compile_json_schema(spec, budget)
         case LarkSpec() | GbnfSpec() | SequenceSpec() | TriggeredSpec():
             from sgrun.grammar.compose import compile_composed  # loads the lark library
 

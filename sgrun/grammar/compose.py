@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import replace
 
 from sgrun.errors import GrammarError, InvalidGrammarError, UnsupportedGrammarError
@@ -21,9 +21,7 @@ from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.regular import dfa_procedure, regular_procedure
 from sgrun.grammar.routing import Resolve, Routed, as_part, routed
 from sgrun.grammar.rule_sets import ANYTHING, AT_END, ByteSet, utf8
-from sgrun.grammar.schema.containers import Layout
-from sgrun.grammar.schema.reader import Reader
-from sgrun.grammar.schema.values import ROOT, Values
+from sgrun.grammar.schema.values import ROOT, Values, read_values
 from sgrun.grammar.syntax import Text
 from sgrun.grammar.triggered import Bound, triggered_procedure
 from sgrun.types import (
@@ -53,7 +51,7 @@ def compile_composed(spec: ComposedSpec, budget: Budget) -> Automaton:
 class _Composer:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._checked: list[tuple[Sequence[Unchecked], bool]] = []
+        self._schemas: list[Values] = []
 
     def procedures(self, spec: GrammarSpec, after: ByteSet, depth: int) -> tuple[Hashable, Resolve]:
         """(root key, resolve) of a text before what `after` holds."""
@@ -80,20 +78,12 @@ class _Composer:
                 return self._triggered(spec, after, depth)
 
     def checked_afterwards(self) -> tuple[Unchecked, ...]:
-        """Raises UnsupportedGrammarError if there is any in a schema that has to be enforced as a whole."""
-        for found, is_strict in self._checked:
-            if found and is_strict:
-                raise UnsupportedGrammarError(
-                    f"{found[0].pointer}: the keyword {found[0].keyword!r} cannot be enforced here"
-                )
-        return tuple(dict.fromkeys(unchecked for found, _ in self._checked for unchecked in found))
+        """Of all schemas, once they are explored. Raises UnsupportedGrammarError as they do."""
+        return tuple(dict.fromkeys(unchecked for values in self._schemas for unchecked in values.checked_afterwards()))
 
     def _schema(self, spec: JsonSchemaSpec) -> tuple[Hashable, Resolve]:
-        reader = Reader(spec.schema, self._budget)
-        formula = reader.root()
-        self._checked.append((reader.checked_afterwards, spec.strict))
-        layout = Layout(spec.whitespace, spec.open_objects)
-        values = Values(reader.formulas, layout, self._budget, formula)
+        values = read_values(spec, self._budget)
+        self._schemas.append(values)
         return ROOT, lambda key: as_part(values.resolve(key)) if key == ROOT else values.resolve(key)
 
     def _sequence(self, parts: tuple[str | Part, ...], after: ByteSet, depth: int) -> tuple[Hashable, Resolve]:

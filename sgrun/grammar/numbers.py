@@ -5,7 +5,8 @@ with a bound digit by digit; divisibility is a residue of the digits so far. Whi
 to be decided by finitely many states, and the exponent comes after the digits):
 
 - no assertion: any exponent;
-- `Integer` alone: non-negative exponents of at most two digits behind an integer;
+- `Integer` and `MultipleOf` of parts of 1 (0.5, 0.01) alone: non-negative exponents of at most two digits behind an
+  integer, and up to 308 behind a 1, the powers of ten that a double holds;
 - bounds and equalities: scientific notation with one digit before the point and an exponent of at least 16 or at most
   -5, which is where `json.dumps` and JavaScript use it;
 - otherwise: none.
@@ -30,7 +31,10 @@ from sgrun.grammar.limits import Budget
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """The value has no fractional part."""
+    """The value has no fractional part. `is_plain`: whole numbers that are spelled with a point or an exponent, which
+    some readers make floats of, are not in the language at all."""
+
+    is_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class _Phase(IntEnum):
     START = auto()
     SIGN = auto()
     ZERO = auto()
+    ONE = auto()  # as the first digit, where exponents are of whole numbers
     FIRST = auto()  # one digit, not 0
     INTEGER = auto()
     POINT = auto()
@@ -120,6 +125,13 @@ class _Phase(IntEnum):
     EXPONENT_SIGN = auto()
     EXPONENT_DIGIT = auto()
     EXPONENT_DIGITS = auto()
+    # The exponent of a power of ten, by its digits so far
+    POWER = auto()
+    POWER_SIGN = auto()
+    POWER_1_TO_2 = auto()
+    POWER_10_TO_29 = auto()
+    POWER_3 = auto()
+    POWER_30 = auto()
     # Scientific notation: the exponent is U (up, at least 16) or D (down, at most -5).
     U = auto()
     U_1 = auto()
@@ -136,10 +148,25 @@ class _Phase(IntEnum):
 
 _P = _Phase
 _NUMBERS = frozenset(
-    {_P.ZERO, _P.FIRST, _P.INTEGER, _P.FRACTION, _P.MANTISSA, _P.EXPONENT_DIGIT, _P.EXPONENT_DIGITS}
+    {_P.ZERO, _P.ONE, _P.FIRST, _P.INTEGER, _P.FRACTION, _P.MANTISSA, _P.EXPONENT_DIGIT, _P.EXPONENT_DIGITS}
+    | {_P.POWER_1_TO_2, _P.POWER_10_TO_29, _P.POWER_3, _P.POWER_30}
     | {_P.U_TWO_DIGITS, _P.D_5_TO_9, _P.D_TWO_DIGITS, _P.LAST_DIGIT}
 )
+_IN_WHOLE = frozenset([_P.ZERO, _P.ONE, _P.FIRST, _P.INTEGER])
 _IN_FRACTION = frozenset([_P.FRACTION, _P.MANTISSA])
+_POWER_DIGITS: dict[_Phase, list[tuple[range, _Phase]]] = {
+    _P.POWER: [
+        (range(1), _P.EXPONENT_DIGIT),
+        (range(1, 3), _P.POWER_1_TO_2),
+        (range(3, 4), _P.POWER_3),
+        (range(4, 10), _P.EXPONENT_DIGIT),
+    ],
+    _P.POWER_1_TO_2: [(range(10), _P.POWER_10_TO_29)],
+    _P.POWER_10_TO_29: [(range(10), _P.EXPONENT_DIGITS)],
+    _P.POWER_3: [(range(1), _P.POWER_30), (range(1, 10), _P.EXPONENT_DIGITS)],
+    _P.POWER_30: [(range(9), _P.EXPONENT_DIGITS)],
+}
+_POWER_DIGITS[_P.POWER_SIGN] = _POWER_DIGITS[_P.POWER]
 _SCIENTIFIC_DIGITS: dict[_Phase, list[tuple[range, _Phase]]] = {
     _P.EXPONENT: [(range(1, 2), _P.U_1), (range(2, 10), _P.U_2_TO_9)],
     _P.U: [(range(1, 2), _P.U_1), (range(2, 10), _P.U_2_TO_9)],
@@ -159,17 +186,17 @@ _SCIENTIFIC_DIGITS: dict[_Phase, list[tuple[range, _Phase]]] = {
 def _syntax(phase: _Phase, exponents: _Exponents) -> list[tuple[int, _Phase]]:
     """The symbols that may follow, each with the phase it leads to."""
     match phase:
-        case _P.START:
-            return [(_MINUS, _P.SIGN), (0, _P.ZERO), *((d, _P.FIRST) for d in range(1, 10))]
-        case _P.SIGN:
-            return [(0, _P.ZERO), *((d, _P.FIRST) for d in range(1, 10))]
-        case _P.ZERO | _P.FIRST | _P.INTEGER:
+        case _P.START | _P.SIGN:
+            minus = [(_MINUS, _P.SIGN)] if phase is _P.START else []
+            one = _P.ONE if exponents is _Exponents.WHOLE else _P.FIRST
+            return [*minus, (0, _P.ZERO), (1, one), *((d, _P.FIRST) for d in range(2, 10))]
+        case _P.ZERO | _P.ONE | _P.FIRST | _P.INTEGER:
             is_mantissa = exponents is _Exponents.SCIENTIFIC and phase is _P.FIRST
             after = [(_POINT, _P.MANTISSA_POINT if is_mantissa else _P.POINT)]
             if phase is not _P.ZERO:
                 after += [(d, _P.INTEGER) for d in range(10)]
             if is_mantissa or exponents in (_Exponents.WHOLE, _Exponents.ANY):
-                after.append((_EXPONENT, _P.EXPONENT))
+                after.append((_EXPONENT, _P.POWER if phase is _P.ONE else _P.EXPONENT))
             return after
         case _P.POINT | _P.FRACTION:
             after = [(d, _P.FRACTION) for d in range(10)]
@@ -180,6 +207,9 @@ def _syntax(phase: _Phase, exponents: _Exponents) -> list[tuple[int, _Phase]]:
             return [(d, _P.MANTISSA) for d in range(10)]
         case _P.MANTISSA:
             return [(_EXPONENT, _P.EXPONENT), *((d, _P.MANTISSA) for d in range(10))]
+    if phase in _POWER_DIGITS:
+        plus = [(_PLUS, _P.POWER_SIGN)] if phase is _P.POWER else []
+        return plus + [(d, to) for digits, to in _POWER_DIGITS[phase] for d in digits]
     if exponents is _Exponents.SCIENTIFIC:
         signs = [(_PLUS, _P.U), (_MINUS, _P.D)] if phase is _P.EXPONENT else []
         return signs + [(d, to) for digits, to in _SCIENTIFIC_DIGITS.get(phase, ()) for d in digits]
@@ -222,7 +252,7 @@ class _Divisibility:
             return state
         residue, places = state
         if phase not in _IN_FRACTION:
-            if phase in (_P.ZERO, _P.FIRST, _P.INTEGER):
+            if phase in _IN_WHOLE:
                 return ((10 * residue + symbol * 10**self._num_places) % self._modulus, 0)
             return state  # a digit of an exponent that cannot make a multiple of 1 something else
         if places == self._num_places:
@@ -456,6 +486,7 @@ def _explore(atoms: tuple[NumberAtom, ...], budget: Budget) -> NumberTable:
         _Steps(_Comparison(value, has_scientific) if is_bound else _Divisibility(value, budget))
         for is_bound, value in indices
     ]
+    plain = [indices[_tracker_key(atom)] for atom in atoms if atom == Integer(is_plain=True)]
     tests = [(indices[key], _signs_that_hold(atom)) for key, atom in zip(keys, atoms, strict=True)]
     positive, negative = (tuple(steps.start(is_negative) for steps in running) for is_negative in (False, True))
 
@@ -483,7 +514,8 @@ def _explore(atoms: tuple[NumberAtom, ...], budget: Budget) -> NumberTable:
         rows.append(row)
         if phase in _NUMBERS:
             results = [steps.result(place) for steps, place in zip(running, places, strict=True)]
-            truths.append(tuple(results[i] in signs for i, signs in tests))
+            is_left_out = phase in _IN_FRACTION and any(results[i] == 0 for i in plain)
+            truths.append(None if is_left_out else tuple(results[i] in signs for i, signs in tests))
         else:
             truths.append(None)
     return NumberTable(np.array(rows, dtype=np.int32), truths)
@@ -492,11 +524,21 @@ def _explore(atoms: tuple[NumberAtom, ...], budget: Budget) -> NumberTable:
 def _exponents_for(atoms: tuple[NumberAtom, ...]) -> _Exponents:
     if not atoms:
         return _Exponents.ANY
-    if all(isinstance(atom, Integer) for atom in atoms):
+    if all(_keeps_truth(atom) for atom in atoms):
         return _Exponents.WHOLE
     if any(isinstance(atom, Integer | MultipleOf) for atom in atoms):
         return _Exponents.NONE
     return _Exponents.SCIENTIFIC
+
+
+def _keeps_truth(atom: NumberAtom) -> bool:
+    """Whether an exponent leaves the truth of a whole number as it is."""
+    match atom:
+        case Integer(is_plain):
+            return not is_plain
+        case MultipleOf(step):
+            return step.numerator == 1
+    return False
 
 
 def _tracker_key(atom: NumberAtom) -> tuple[bool, Fraction]:

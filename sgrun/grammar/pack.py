@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.grammar.automaton import CALL, COUNT, DEAD, MOVE, OP_BITS, OP_MASK, RESET, Automaton, Unchecked
+from sgrun.grammar.automaton import CALL, COUNT, DEAD, MOVE, OP_BITS, OP_MASK, RESET, Automaton
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.procedure import END, NUM_COLUMNS, Columns
 
@@ -115,7 +115,6 @@ def packed(
     states: MergedStates,
     columns: list[Columns],
     start: int,
-    checked_afterwards: tuple[Unchecked, ...],
     budget: Budget,
 ) -> Automaton:
     """The automaton of the states; `columns` by their numbers. Raises GrammarTooLargeError."""
@@ -142,7 +141,6 @@ def packed(
         states.sites,
         states.counts,
         int(states.names[start]),
-        checked_afterwards,
     )
 
 

@@ -13,11 +13,11 @@ def json_schema_spec(source: object, *, strict: bool = True) -> JsonSchemaSpec:
     """A schema given as JSON text, a dict, a boolean or a Python type; its text keeps the order of properties.
 
     Models write what is listed: in an object that leaves others open, a small one would go on inventing them, so
-    objects are closed. Raises InvalidGrammarError if the text or the dict is no JSON, InvalidParameterError for any
-    other kind of value.
+    objects are closed; and integers are digits, which every reader takes for integers. Raises InvalidGrammarError if
+    the text or the dict is no JSON, InvalidParameterError for any other kind of value.
     """
     schema = _parsed(source) if isinstance(source, str) else json_schema(source)
-    return JsonSchemaSpec(schema_text(schema), strict=strict, open_objects=False)
+    return JsonSchemaSpec(schema_text(schema), strict=strict, open_objects=False, plain_integers=True)
 
 
 def _parsed(text: str) -> dict[str, object] | bool:

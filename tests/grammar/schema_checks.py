@@ -14,8 +14,8 @@ from jsonschema.protocols import Validator
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.sample import Sampler
-from sgrun.grammar.schema.containers import Layout
 from sgrun.grammar.schema.values import compile_json_schema
+from sgrun.types import JsonSchemaSpec
 
 DIALECTS = {
     4: "http://json-schema.org/draft-04/schema#",
@@ -26,9 +26,10 @@ DIALECTS = {
 }
 
 
-def compiled(schema: Any, whitespace: str = "space", open_objects: bool = True) -> Automaton:
+def compiled(schema: Any, **options: Any) -> Automaton:
+    """`options`: those of JsonSchemaSpec, which is not strict here unless they say so."""
     text = schema if isinstance(schema, str) else json.dumps(schema)
-    return compile_json_schema(text, Budget(CompileLimits()), Layout(whitespace, open_objects))
+    return compile_json_schema(JsonSchemaSpec(text, **{"strict": False, **options}), Budget(CompileLimits()))
 
 
 def in_draft(schema: dict[str, Any], draft: int) -> dict[str, Any]:
@@ -99,5 +100,6 @@ def _number(text: str) -> int | Decimal:
         number = Decimal(text)
     except InvalidOperation:  # an exponent of dozens of digits, which only an unbounded number may have
         return 0
-    is_whole = -400 < number.adjusted() < 400 and number == number.to_integral_value()
-    return int(number) if is_whole else number
+    if abs(number.adjusted()) > 1100:  # likewise, and more than the validator can divide
+        return 0
+    return int(number) if number == number.to_integral_value() else number

@@ -286,4 +286,4 @@ def test_states_are_bounded() -> None:
     ids=json.dumps,
 )
 def test_whatever_a_schema_offers_can_be_completed(schema: Any) -> None:
-    _check_nothing_dead_is_offered(compiled(schema, "compact"), 7)
+    _check_nothing_dead_is_offered(compiled(schema, whitespace="compact"), 7)

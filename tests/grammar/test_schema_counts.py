@@ -30,7 +30,7 @@ def test_large_counts_take_a_counter_and_no_more_states() -> None:
 
 
 def test_a_maximum_of_a_hundred_thousand_items_is_exact() -> None:
-    automaton = compiled({"type": "array", "items": {"type": "null"}, "maxItems": 100_000}, "compact")
+    automaton = compiled({"type": "array", "items": {"type": "null"}, "maxItems": 100_000}, whitespace="compact")
     text = "[" + ",".join(["null"] * 100_000)
     assert automaton.accepts(f"{text}]".encode())
     assert not automaton.accepts(f"{text},null]".encode())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -217,6 +218,33 @@ def test_words_that_no_draft_knows_constrain_nothing() -> None:
         "$comment": "",
     }
     assert takes(compiled(schema), "not base64") and validator(schema).is_valid("")
+
+
+def test_content_is_base64_in_draft_7_alone() -> None:
+    schema = {"contentEncoding": "Base64"}
+    automaton = compiled(in_draft(schema, 7))
+    for data in (b"", b"a", b"ab", b"abc", b"\xff\xfb?\0"):
+        assert takes(automaton, base64.b64encode(data).decode()), data
+    for text in ("eyJmb28iOi%iYmFyIn0K", "a", "ab", "ab=", "ab==", "abcd=", "QUJD\n", "QQ==QQ=="):
+        assert not takes(automaton, text), text
+        for draft in (4, 6, 2019, 2020):
+            assert takes(compiled(in_draft(schema, draft)), text)
+        assert takes(compiled(in_draft(schema, 7), formats=False), text)
+    assert automaton.accepts(b'"\\/+AA"') and takes(automaton, 5)
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointers"),
+    [
+        ({"contentMediaType": "application/json"}, ["#/contentMediaType"]),
+        ({"items": {"contentEncoding": "quoted-printable"}}, ["#/items/contentEncoding"]),
+        ({"contentMediaType": "text/html", "contentEncoding": "8bit"}, []),
+    ],
+)
+def test_content_that_is_not_enforced_is_listed(schema: Any, pointers: list[str]) -> None:
+    assert [unchecked.pointer for unchecked in compiled(in_draft(schema, 7)).checked_afterwards] == pointers
+    assert compiled(in_draft(schema, 2020)).checked_afterwards == ()
+    assert compiled(in_draft(schema, 7), formats=False).checked_afterwards == ()
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ SPACINGS = {
 
 @pytest.mark.parametrize("whitespace", ["compact", "space", "free"])
 def test_white_space(whitespace: str) -> None:
-    automaton = compiled(THING, whitespace)
+    automaton = compiled(THING, whitespace=whitespace)
     for text, allowed in SPACINGS.items():
         assert automaton.accepts(text.encode()) == (whitespace in allowed), text
 
@@ -59,12 +59,12 @@ def test_scalars_at_the_root_have_white_space_around_them_only_where_it_is_free(
     for schema, text in ((INTEGER, "12"), (NULL, "null"), ({"type": "string"}, '"a"')):
         assert compiled(schema).accepts(text.encode())
         assert not compiled(schema).accepts(f" {text}".encode()) and not compiled(schema).accepts(f"{text} ".encode())
-        assert compiled(schema, "free").accepts(f"\n{text}\t".encode())
+        assert compiled(schema, whitespace="free").accepts(f"\n{text}\t".encode())
 
 
 @pytest.mark.parametrize("whitespace", ["compact", "space", "free"])
 def test_generated_texts_are_valid_in_every_layout(whitespace: str) -> None:
-    judge, sampler = validator(THING), Sampler(compiled(THING, whitespace), seed=1)
+    judge, sampler = validator(THING), Sampler(compiled(THING, whitespace=whitespace), seed=1)
     for _ in range(30):
         text = sampler.text().decode()
         assert judge.is_valid(json.loads(text)), text

@@ -83,7 +83,7 @@ def test_constraints_become_specs() -> None:
 
     assert gen_of(sg.gen(regex="a+")).grammar == RegexSpec("a+")
     assert gen_of(sg.gen(json_schema='{"type": "null"}')).grammar == JsonSchemaSpec(
-        '{"type":"null"}', open_objects=False
+        '{"type":"null"}', open_objects=False, plain_integers=True
     )
     spec = gen_of(sg.gen(json_schema=Person)).grammar
     assert isinstance(spec, JsonSchemaSpec)

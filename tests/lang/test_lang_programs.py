@@ -168,7 +168,10 @@ def test_constraints_reach_the_backend() -> None:
     with ScriptedBackend() as backend:
         constrained.run(backend=backend).sync()
         grammars = [call.value[1] for call in backend.calls if call.name == "generate"]
-        assert grammars == [RegexSpec(r"\d+\.\d+"), JsonSchemaSpec('{"type":"integer"}', open_objects=False)]
+        assert grammars == [
+            RegexSpec(r"\d+\.\d+"),
+            JsonSchemaSpec('{"type":"integer"}', open_objects=False, plain_integers=True),
+        ]
 
 
 def test_same_program_as_def_and_async_def(chat_format: ChatFormat) -> None:

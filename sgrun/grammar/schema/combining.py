@@ -84,8 +84,8 @@ def kinds(reader: Reader, schema: Schema, place: Place) -> int:
             raise InvalidGrammarError(
                 f"#{place.at('type').pointer} is {schema['type']!r}; allowed: one or a list of {', '.join(_TYPES)}"
             )
-        kind = reader.formulas.is_kind(*_TYPES[name])
-        parts.append(reader.formulas.and_((kind, reader.formulas.atom(Integer()))) if name == "integer" else kind)
+        atoms = [Integer(reader.plain_integers)] if name == "integer" else []
+        parts.append(reader.formulas.and_([reader.formulas.is_kind(*_TYPES[name]), reader.atoms(atoms)]))
     return reader.formulas.or_(parts)
 
 

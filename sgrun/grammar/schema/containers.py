@@ -30,6 +30,7 @@ from sgrun.grammar.schema.atoms import (
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas, Kind
 from sgrun.grammar.schema.spelling import TrieNode, spelling_trie
 from sgrun.grammar.strings import Pattern, StringAtom
+from sgrun.types import PropertyOrder, Whitespace
 
 Truths = tuple[bool, ...]
 State = Hashable
@@ -78,11 +79,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """White space between tokens: "compact" none, "space" at most one after comma and colon, "free" any; and whether
-    objects get properties that their schema neither lists nor speaks of."""
+    """White space between tokens: "compact" none, "space" at most one after comma and colon, "free" any; whether
+    objects get properties that their schema neither lists nor speaks of; in which order those come that it lists."""
 
-    whitespace: str
-    open_objects: bool = True
+    whitespace: Whitespace
+    open_objects: bool
+    property_order: PropertyOrder
 
     def after_separator(self, row: Row, state: State, without: State) -> None:
         """White space where a token may begin that follows a comma or colon; `without`: no more of it."""
@@ -319,7 +321,7 @@ class ObjectProcedure(_Container):
         for atom in atoms:
             if isinstance(atom, Required):
                 found.setdefault(atom.name)
-        return tuple(found)
+        return tuple(sorted(found) if self.layout.property_order == "sorted" else found)
 
     @cached_property
     def _offers_others(self) -> bool:

@@ -25,6 +25,7 @@ _SINCE = {
     "prefixItems": 2020,
     "$dynamicRef": 2020,
 }
+_ONLY = {"contentEncoding": 7, "contentMediaType": 7}  # annotations in later drafts
 _READ: Mapping[str, Callable[[Reader, Schema, Place], int]] = {
     "$ref": combining.ref,
     "$dynamicRef": combining.dynamic_ref,
@@ -46,6 +47,8 @@ _READ: Mapping[str, Callable[[Reader, Schema, Place], int]] = {
     "maxLength": scalar_keywords.max_length,
     "pattern": scalar_keywords.pattern,
     "format": scalar_keywords.format_,
+    "contentEncoding": scalar_keywords.content_encoding,
+    "contentMediaType": scalar_keywords.content_media_type,
     "items": array_keywords.items,
     "prefixItems": array_keywords.prefix_items,
     "contains": array_keywords.contains,
@@ -76,12 +79,13 @@ _READ_WITH = {
 
 def formula_of(reader: Reader, keyword: str, schema: Schema, place: Place) -> int | None:
     """What one keyword of a schema says; None if it is an annotation in this draft, or is read with another one."""
-    if keyword not in _READ or reader.draft < _SINCE.get(keyword, 0):
-        return None
-    return _READ[keyword](reader, schema, place)
+    return _READ[keyword](reader, schema, place) if _is_read(keyword, reader.draft) else None
 
 
 def is_assertion(keyword: str, draft: int) -> bool:
     """Whether a keyword says which values are valid, rather than something about them, in this draft."""
-    keyword = _READ_WITH.get(keyword, keyword)
-    return keyword in _READ and draft >= _SINCE.get(keyword, 0)
+    return _is_read(_READ_WITH.get(keyword, keyword), draft)
+
+
+def _is_read(keyword: str, draft: int) -> bool:
+    return keyword in _READ and draft >= _SINCE.get(keyword, 0) and draft == _ONLY.get(keyword, draft)

@@ -19,15 +19,18 @@ from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas, Kind
 from sgrun.grammar.schema.keywords import formula_of
 from sgrun.grammar.schema.places import Document, Place
 from sgrun.grammar.strings import StringAtom
+from sgrun.types import JsonSchemaSpec
 
 
 class Reader:
     """The formulas of one schema document. `checked_afterwards` lists what they leave open, as it is met."""
 
-    def __init__(self, text: str, budget: Budget) -> None:
-        budget.spend("max_source_len", len(text))
-        self.document = Document(_parsed(text, budget), budget)
+    def __init__(self, spec: JsonSchemaSpec, budget: Budget) -> None:
+        budget.spend("max_source_len", len(spec.schema))
+        self.document = Document(_parsed(spec.schema, budget), budget)
         self.draft = self.document.draft
+        self.formats = spec.formats
+        self.plain_integers = spec.plain_integers or self.draft == 4  # where 1.0 is no integer
         self.formulas = Formulas(_kind_of, self.at)
         self.checked_afterwards: list[Unchecked] = []
         self.budget = budget

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
+from sgrun.grammar.automaton import Unchecked
 from sgrun.grammar.numbers import AtLeast, AtMost, MultipleOf, NumberAtom
 from sgrun.grammar.scalars import atom_problem
 from sgrun.grammar.schema import arguments
@@ -15,6 +16,10 @@ from sgrun.grammar.strings import Format, LengthAtLeast, LengthAtMost, Pattern, 
 
 if TYPE_CHECKING:
     from sgrun.grammar.schema.reader import Reader
+
+# RFC 4648, section 4, with the bits that pad the last group 0, as encoders have to write them (section 3.5).
+_BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
+_IDENTITIES = ("7bit", "8bit", "binary")
 
 
 def minimum(reader: Reader, schema: Schema, place: Place) -> int:
@@ -70,7 +75,25 @@ def pattern(reader: Reader, schema: Schema, place: Place) -> int:
 
 def format_(reader: Reader, schema: Schema, place: Place) -> int:
     name = arguments.expect(schema["format"], str, "a string", place.at("format"))
-    return checked(reader, Format(name), place.at("format"))
+    return checked(reader, Format(name), place.at("format")) if reader.formats else TRUE
+
+
+def content_encoding(reader: Reader, schema: Schema, place: Place) -> int:
+    """Of draft 7, where the names are those of RFC 2045, section 6.1."""
+    name = arguments.expect(schema["contentEncoding"], str, "a string", place.at("contentEncoding")).lower()
+    if reader.formats and name == "base64":
+        return reader.formulas.atom(Pattern(_BASE64))
+    if reader.formats and name not in _IDENTITIES:
+        reader.checked_afterwards.append(Unchecked("contentEncoding", str(place.at("contentEncoding"))))
+    return TRUE
+
+
+def content_media_type(reader: Reader, schema: Schema, place: Place) -> int:
+    """Of draft 7. A JSON text within a string is not enforced; other types say nothing that could be checked."""
+    name = arguments.expect(schema["contentMediaType"], str, "a string", place.at("contentMediaType"))
+    if reader.formats and name == "application/json":
+        reader.checked_afterwards.append(Unchecked("contentMediaType", str(place.at("contentMediaType"))))
+    return TRUE
 
 
 def checked(reader: Reader, atom: NumberAtom | StringAtom, place: Place) -> int:

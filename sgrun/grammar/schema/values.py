@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sgrun.errors import GrammarTooLargeError
+from sgrun.errors import GrammarTooLargeError, UnsupportedGrammarError
 from sgrun.grammar.assemble import assemble
-from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.automaton import Automaton, Unchecked
 from sgrun.grammar.explore import ProcedureLike, Row, State
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.numbers import NumberAtom
@@ -25,24 +25,29 @@ from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
 from sgrun.grammar.schema.keys import can_lay_out, names_procedure, plain_string
 from sgrun.grammar.schema.reader import Reader
 from sgrun.grammar.strings import StringAtom, TextEquals
+from sgrun.types import JsonSchemaSpec
 
 ROOT = "root"
-DEFAULT_LAYOUT = Layout("space")
 
 
-def compile_json_schema(schema: str, budget: Budget, layout: Layout = DEFAULT_LAYOUT) -> Automaton:
-    """The automaton of the JSON texts that are valid under a schema given as JSON text.
+def compile_json_schema(spec: JsonSchemaSpec, budget: Budget) -> Automaton:
+    """The automaton of the JSON texts that are valid under a schema.
 
-    Properties that the schema names come first, in its order. Raises InvalidGrammarError, UnsupportedGrammarError (both
-    with a JSON pointer) and GrammarTooLargeError.
+    Properties that the schema names come first. Raises InvalidGrammarError, UnsupportedGrammarError (both with a JSON
+    pointer) and GrammarTooLargeError.
     """
-    reader = Reader(schema, budget)
     try:
-        formula = reader.root()
-        values = Values(reader.formulas, layout, budget, formula)
-        return assemble(ROOT, values.resolve, budget, reader.checked_afterwards)
+        values = read_values(spec, budget)
+        automaton = assemble(ROOT, values.resolve, budget)
     except RecursionError as error:
         raise GrammarTooLargeError("schemas refer to schemas too deeply, or values in it nest too deeply") from error
+    return replace(automaton, checked_afterwards=values.checked_afterwards())
+
+
+def read_values(spec: JsonSchemaSpec, budget: Budget) -> Values:
+    reader = Reader(spec, budget)
+    layout = Layout(spec.whitespace, spec.open_objects, spec.property_order)
+    return Values(reader.formulas, layout, budget, reader.root(), reader.checked_afterwards, spec.strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,17 @@ class Values:
     layout: Layout
     budget: Budget
     root: int
+    unchecked: list[Unchecked]  # grows while schemas are read
+    is_strict: bool
+
+    def checked_afterwards(self) -> tuple[Unchecked, ...]:
+        """What is not enforced, once all is explored. Raises UnsupportedGrammarError if all has to be."""
+        found = tuple(dict.fromkeys(self.unchecked))
+        if found and self.is_strict:
+            raise UnsupportedGrammarError(
+                f"{found[0].pointer}: the keyword {found[0].keyword!r} cannot be enforced here"
+            )
+        return found
 
     def resolve(self, key: Hashable) -> ProcedureLike:
         match key:
