@@ -208,6 +208,24 @@ def test_all_drafts_know_the_keywords_that_never_changed() -> None:
         check_values(in_draft(schema, draft), [{"a": 1}], [{}, {"a": 3}, {"a": 1, "b": 1}])
 
 
+@pytest.mark.parametrize(
+    ("dialect", "is_2020"),
+    [
+        ("http://json-schema.org/draft-07/schema", False),
+        ("https://json-schema.org/draft-07/hyper-schema#", False),
+        ("https://json-schema.org/draft/2020-12/schema#", True),
+        ("http://json-schema.org/draft/2020-12/schema", True),
+    ],
+)
+def test_a_draft_may_be_named_with_and_without_its_empty_fragment(dialect: str, is_2020: bool) -> None:
+    automaton = compiled({"$schema": dialect, "prefixItems": [{"type": "null"}]})
+    assert takes(automaton, [1]) != is_2020
+
+
+def test_a_draft_named_inside_of_a_resource_says_nothing() -> None:
+    assert takes(compiled({"$defs": {"x": {"$schema": DIALECTS[4]}}, "prefixItems": [{"$ref": "#/$defs/x"}]}), [1])
+
+
 def test_words_that_no_draft_knows_constrain_nothing() -> None:
     schema = {
         "title": 1,

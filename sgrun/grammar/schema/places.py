@@ -15,8 +15,8 @@ DRAFTS = {
     "draft-05": 6,
     "draft-06": 6,
     "draft-07": 7,
-    "2019-09": 2019,
-    "2020-12": 2020,
+    "draft/2019-09": 2019,
+    "draft/2020-12": 2020,
 }
 _SCHEMA = frozenset(["additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items"]) | {
     "not",
@@ -57,8 +57,7 @@ class Document:
     def __init__(self, root: object, budget: Budget) -> None:
         self.root = root
         self._budget = budget
-        dialect = root.get("$schema") if isinstance(root, dict) else None
-        self.draft = next((draft for name, draft in DRAFTS.items() if name in str(dialect)), 2020)
+        self.draft = _draft(root["$schema"], "#") if isinstance(root, dict) and "$schema" in root else 2020
         self._resources: dict[str, str] = {"": ""}  # URI -> pointer
         self._bases: dict[str, str] = {"": ""}  # pointer of a resource -> URI
         self._anchors: dict[tuple[str, str], str] = {}  # (URI, name) -> pointer
@@ -142,6 +141,10 @@ class Document:
         own = schema.get("id" if self.draft == 4 else "$id")
         has_only_ref = "$ref" in schema and self.draft <= 7
         if isinstance(own, str) and not has_only_ref:
+            if "$schema" in schema and _draft(schema["$schema"], f"#{pointer}") != self.draft:
+                raise UnsupportedGrammarError(
+                    f"#{pointer}/$schema: {schema['$schema']!r} is another draft than that of the whole schema; use one"
+                )
             uri, fragment = _resolved(base, own, f"#{pointer}")
             if fragment and self.draft <= 7:
                 self._anchors[base, fragment] = pointer
@@ -158,6 +161,20 @@ class Document:
             self._dynamic.setdefault(base, []).append(("", pointer))
         for name, inner in inner_schemas(schema):
             self._index(inner, f"{pointer}/{name}", base, depth + 1)
+
+
+def _draft(dialect: object, where: str) -> int:
+    """The draft that `$schema` names. A dialect of one's own may mean anything by a keyword, so it is refused."""
+    if not isinstance(dialect, str):
+        raise InvalidGrammarError(f"{where}/$schema is {dialect!r}; allowed: a string")
+    name = dialect.removesuffix("#").removeprefix("http://").removeprefix("https://")
+    name = name.removeprefix("json-schema.org/").removesuffix("/schema").removesuffix("/hyper-schema")
+    if name not in DRAFTS:
+        raise UnsupportedGrammarError(
+            f"{where}/$schema: the dialect {dialect!r} is not known; allowed: http://json-schema.org/draft-07/schema#, "
+            f"https://json-schema.org/draft/2020-12/schema and the like of {', '.join(DRAFTS)}; or leave it out"
+        )
+    return DRAFTS[name]
 
 
 def _resolved(base: str, ref: str, where: str) -> tuple[str, str]:
