@@ -5,28 +5,24 @@ format, so that every text in it is valid:
 
 - `time`, `date-time`: a leap second only at offsets of whole and half hours; no year 0000 (Python has none).
 - `hostname`: what the Punycode of an `xn--` label decodes to is not looked at.
-- `idn-hostname`: letters, marks and digits that IDNA 2008 leaves as they are, without the rules for context (such as
-  a middle dot between two l) and for mixing directions: a label is written in one direction; at most 63 code points
-  in all, whatever the length of the Punycode.
+- `idn-hostname`: see idn.py; at most 63 code points in all, whatever the length of the Punycode.
 - `email`, `idn-email`: address literals are IPv4 and IPv6 ones; without bounds on the length.
 - `regex`: what ECMA 262 and Python both read: characters, escapes, classes with ranges such as a-f or 5-9 (that start
   or end at the first or last letter or digit), groups nested up to two deep, lookahead, repeats; no backreferences
   and no named groups.
 
-Sources: RFC 3339 (date, time, duration), 5321 and 6531 (email), 1123 (hostname), 5891 and 5892 (idn-hostname), 2673
-and 4291 (ip), 3986 (uri), 3987 (iri), 4122 (uuid), 6570 (uri-template), 6901 (json-pointer).
+Sources: RFC 3339 (date, time, duration), 5321 and 6531 (email), 1123 (hostname), 2673 and
+4291 (ip), 3986 (uri), 3987 (iri), 4122 (uuid), 6570 (uri-template), 6901 (json-pointer).
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 
-from sgrun.grammar import charset
-from sgrun.grammar.charset import CodePoints
+from sgrun.grammar.idn import idn_hostname
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.regex import parse_regex
-from sgrun.grammar.syntax import Alternation, Chars, Concat, Node, Repeat
+from sgrun.grammar.syntax import Node
 
 # The formats that bound the length as well, in code points.
 FORMAT_MAX_LEN = {"hostname": 253, "idn-hostname": 63}
@@ -176,56 +172,6 @@ def _regex() -> str:
     return rf"{sequence}(?:\|{sequence})*"
 
 
-def _idn_hostname() -> Node:
-    left_to_right, right_to_left, marks = _idna_characters()
-    digits, hyphen, letters = charset.of_chars("0123456789"), charset.of_chars("-"), ((ord("a"), ord("z")),)
-    labels = [
-        _label(charset.union(letters, digits), (), hyphen),
-        _label(charset.union(letters, left_to_right, digits), marks, hyphen),
-        _label(charset.union(right_to_left, digits), marks, hyphen),
-    ]
-    label = Alternation(tuple(labels))
-    return Concat((label, Repeat(Concat((Chars(charset.of_chars(".\u3002\uff0e\uff61")), label)), 0, None)))
-
-
-def _label(first: CodePoints, later: CodePoints, inside: CodePoints = ()) -> Node:
-    """`later` characters are not the first, and `inside` ones not the last one either."""
-    middle, last = Chars(charset.union(first, later, inside)), Chars(charset.union(first, later))
-    return Concat((Chars(first), Repeat(Concat((Repeat(middle, 0, None), last)), 0, 1)))
-
-
-def _idna_characters() -> tuple[CodePoints, CodePoints, CodePoints]:
-    """Letters and digits written from left to right, letters written from right to left, and marks: those beyond
-    ASCII that are their own NFKC case folding and never join the character before them (RFC 5892, sections 2 and 3)."""
-    others = charset.subtract(charset.SCALARS, charset.union(((0, 0x7F),), _UNCHANGED))
-    characters = [chr(c) for low, high in others for c in range(low, min(high, _LAST_CASED) + 1)]
-    kinds = {char: unicodedata.category(char) for char in characters}
-    in_labels = ("Ll", "Lo", "Lm", "Mn", "Mc", "Nd")
-    kinds = {char: kind for char, kind in kinds.items() if kind in in_labels or char in _IDNA_VALID}
-    joining = {parts[-1] for char in kinds if (parts := unicodedata.normalize("NFD", char)) != char}
-    stable = [char for char in kinds if char in _IDNA_VALID or (char not in joining and _is_folded(char))]
-    stable = [char for char in stable if char not in _IDNA_DISALLOWED]
-    letters = [char for char in stable if kinds[char][0] != "M"]
-    left_to_right = [char for char in letters if unicodedata.bidirectional(char) == "L"]
-    right_to_left = [char for char in letters if unicodedata.bidirectional(char) in ("R", "AL")]
-    marks = [char for char in stable if kinds[char][0] == "M" and unicodedata.combining(char) in (0, 9)]
-    return (
-        charset.union(_UNCHANGED, charset.of_chars("".join(left_to_right))),
-        charset.of_chars("".join(right_to_left)),
-        charset.of_chars("".join(marks)),
-    )
-
-
-def _is_folded(char: str) -> bool:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", char).casefold()) == char
-
-
-_UNCHANGED = ((0x4E00, 0x9FFF), (0xAC00, 0xD7A3))  # ideographs and Hangul syllables, looked at as a whole
-_LAST_CASED = 0x1FFFF  # rarer ideographs lie above
-# RFC 5892, section 2.6.
-_IDNA_VALID = frozenset("\u00df\u03c2\u06fd\u06fe\u0f0b\u3007")
-_IDNA_DISALLOWED = frozenset("\u0640\u07fa\u302e\u302f\u3031\u3032\u3033\u3034\u3035\u303b")
-
 _HEX = "[0-9A-Fa-f]"
 _LANGUAGES: dict[str, Callable[[], str | Node]] = {
     "date": lambda: _DATE,
@@ -235,7 +181,7 @@ _LANGUAGES: dict[str, Callable[[], str | Node]] = {
     "email": lambda: _email(""),
     "idn-email": lambda: _email(_NOT_ASCII),
     "hostname": lambda: _HOSTNAME,
-    "idn-hostname": _idn_hostname,
+    "idn-hostname": idn_hostname,
     "ipv4": lambda: _IPV4,
     "ipv6": _ipv6,
     "uri": lambda: _uri("", "", is_reference=False),

@@ -9,11 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scalar_walks import all_hold, label_of, strings
 
+from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.formats import FORMAT_MAX_LEN, is_known_format
 from sgrun.grammar.limits import Budget, CompileLimits
+from sgrun.grammar.sample import Sampler
 from sgrun.grammar.scalars import string_procedure
 from sgrun.grammar.strings import Format, LengthAtMost, string_holds
+from sgrun.types import JsonSchemaSpec
 
+_HOSTS = [
+    "실례.테스트", "straße.de", "a。b", "日本語", "hostname", "ابجد", "a-b", "xn--4gbwdl", "l·l", "él·l·lé", "α\u0375β",
+    "\u0375β", "א׳ב", "א״", "・ぁ", "a-・b丈・", "ب\u0660", "ب0\u06f0", "\u06f00", "क\u094d\u200dष", "क\u094d\u200c",
+    "بي\u200cبي",
+]  # fmt: skip
+_NO_HOSTS = [
+    "", ".", "-a", "a-", "\u302e실례", "\u0300a", "Ü", "a b", "é" * 64, "ab--c", "é--a", "1א", "א-\u05b0", "a·l", "l·",
+    "α\u0375a", "\u0375", "a׳ב", "׳ב", "・", "a・", "\u0660", "ب\u06600", "ب\u0660\u06f0", "क\u200dष", "\u200dष",
+    "ब\u200cब", "א\u0903", "a\ufe0f", "a\u034f", "\u1100\u1161",
+]  # fmt: skip
 _TABLE: dict[str, tuple[list[str], list[str]]] = {
     "date": (
         ["2024-02-29", "2000-02-29", "1999-12-31", "0001-01-01", "2023-04-30"],
@@ -79,10 +92,7 @@ _TABLE: dict[str, tuple[list[str], list[str]]] = {
         ["www.example.com", "xn--4gbwdl.xn--wgbh1c", "1host", "a" * 63, ".".join(["a" * 61] * 4), "a-b"],
         ["", ".", "-a", "a-", "a_b", "a..b", "a.", "a" * 64, ".".join(["a" * 63] * 4), "é"],
     ),
-    "idn-hostname": (
-        ["실례.테스트", "straße.de", "a。b", "日本語", "hostname", "ابجد"],
-        ["", ".", "-a", "a-", "\u302e실례", "\u0300a", "Ü", "a b", "é" * 64],
-    ),
+    "idn-hostname": (_HOSTS, _NO_HOSTS),
     "ipv4": (
         ["0.0.0.0", "255.255.255.255", "127.0.0.1"],
         ["256.0.0.1", "1.2.3", "01.2.3.4", "1.2.3.4.5", "1.2.3.4/8", "১.2.3.4"],
@@ -176,7 +186,7 @@ _CHARS = {
     "email": "a@.-",
     "uuid": "0a-",
     "regex": "ab()[]*+?{}1,|^$\\d-z",
-    "idn-hostname": "aß-.é\u0300日ا",
+    "idn-hostname": "alß-.é\u0300日ا·͵αא׳・ぁبي\u200c\u200d\u0660\u06f00क\u094d",
 }
 
 
@@ -191,6 +201,13 @@ def test_what_a_format_takes_is_valid_for_jsonschema(name: str, data: st.DataObj
     )
     if string_holds(Format(name), text):
         assert checker.conforms(text, name)
+
+
+def test_international_host_names_by_random_walks_are_valid_for_idna() -> None:
+    automaton = compile_grammar(JsonSchemaSpec('{"type":"string","format":"idn-hostname","maxLength":14}'))
+    for seed in range(40):
+        text = json.loads(Sampler(automaton, seed, soft_len=16).text())
+        assert jsonschema.Draft202012Validator.FORMAT_CHECKER.conforms(text, "idn-hostname"), ascii(text)
 
 
 def _mutated(chars: str) -> Callable[[str], st.SearchStrategy[str]]:
