@@ -11,11 +11,11 @@ from device_rows import records_of, rows_of
 
 from sgrun.engine.sampler import SampleRow, sample
 from sgrun.types import SamplingParams
-from sgrun_kernels import reference_sampling
+from sgrun_kernels import reference_sampling, sampling
 from sgrun_kernels.rows import MAX_STOP_IDS, NOT_FINITE, NOTHING_ALLOWED, Adjustments, new_records
 from sgrun_kernels.workspace import SampleWorkspace
 
-IMPLEMENTATIONS = [reference_sampling]
+IMPLEMENTATIONS = [reference_sampling, sampling]
 CLASSES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "temperature": {"temperature": 0.75},

@@ -1,0 +1,205 @@
+"""Walks of tokens through automata in Triton: the bitmask of each row's place, and the walk of one drawn token.
+
+A lane walks one token. Frames that it finds on its row's stack it reads there; frames that it pushes go to memory of
+its own, level by level: `low` is the least depth that the lane has been at, and what lies below `low` is the row's.
+
+Cost of a mask, counted: 16 bytes of vocabulary and some 25 instructions a token and byte that is walked. Most tokens
+die at their first byte, and a program ends with its longest survivor.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sgrun_kernels.fields import (
+    ACCEPT,
+    AUTOMATON,
+    CALL,
+    CAN_END,
+    CLASSES,
+    CONSUMING,
+    COUNT,
+    COUNTER,
+    COUNTS,
+    DEPTH,
+    HAS_TEXT,
+    HEAD_LEN,
+    IS_ACCEPTING,
+    IS_PLAIN,
+    MAX_DEPTH,
+    MOVE,
+    OP_BITS,
+    OP_MASK,
+    RESET,
+    RETURN,
+    RETURN_AFTER,
+    ROW_LEN,
+    SITES,
+    SITES_WIDTH,
+    STACK,
+    STATE,
+    TABLE,
+    TABLE_WIDTH,
+)
+from sgrun_kernels.rows import Rows
+from sgrun_kernels.tables import AutomatonArena, VocabularyTables
+from sgrun_kernels.workspace import MASK_BLOCK
+
+NUM_WARPS = 2
+
+
+def row_masks_(
+    row_ids: Tensor, rows: Rows, arena: AutomatonArena, vocabulary: VocabularyTables, masks: Tensor, frames: Tensor
+) -> None:
+    """See the twin. At most as many programs run as `frames` has places for."""
+    num_rows, num_blocks = len(row_ids), triton.cdiv(vocabulary.size, MASK_BLOCK)
+    assert masks.shape[1] == vocabulary.num_words, (masks.shape, vocabulary.num_words)
+    assert frames.shape[1:] == (MAX_DEPTH.value, MASK_BLOCK, 2), frames.shape
+    assert vocabulary.token_bytes.numel() < 2**31, vocabulary.token_bytes.shape
+    assert num_rows <= len(frames) * MASK_BLOCK, (num_rows, len(frames))
+    tables = arena.words, arena.words.view(torch.uint8), arena.heads
+    _end_kernel[(num_rows,)](row_ids, rows.words, *tables, frames, num_warps=1)
+    _mask_kernel[(min(num_rows * num_blocks, len(frames)),)](
+        row_ids,
+        rows.words,
+        *tables,
+        vocabulary.token_bytes,
+        vocabulary.token_lens,
+        masks,
+        frames,
+        num_rows,
+        num_blocks,
+        vocabulary.size,
+        vocabulary.num_words,
+        BLOCK=MASK_BLOCK,
+        num_warps=NUM_WARPS,
+    )
+
+
+@triton.jit
+def _end_kernel(row_ids, words, arena, arena_bytes, heads, frames):
+    """One program a row: whether the text so far is complete."""
+    row = words + tl.load(row_ids + tl.program_id(0)).to(tl.int64) * ROW_LEN
+    automaton = tl.load(row + AUTOMATON)
+    if automaton >= 0:
+        lane = tl.arange(0, 32)
+        own = frames + tl.program_id(0) * MAX_DEPTH * 2 + lane * 0
+        lens = (lane == 0).to(tl.int32)
+        head = heads + automaton * HEAD_LEN
+        state, _, _ = walk(lane, lens, row, own, 2, arena, arena_bytes, head, arena_bytes, 0, AT_END=True)
+        tl.store(row + IS_ACCEPTING, tl.max((state != 0).to(tl.int32), 0))
+        tl.store(row + HAS_TEXT, 0)
+
+
+@triton.jit
+def _mask_kernel(
+    row_ids,
+    words,
+    arena,
+    arena_bytes,
+    heads,
+    token_bytes,
+    token_lens,
+    masks,
+    frames,
+    num_rows,
+    num_blocks,
+    num_tokens,
+    num_words,
+    BLOCK: tl.constexpr,
+):
+    """One program after the other takes a block of tokens of a row."""
+    lane = tl.arange(0, BLOCK)
+    own = frames + tl.program_id(0).to(tl.int64) * MAX_DEPTH * BLOCK * 2 + lane * 2
+    for item in range(tl.program_id(0), num_rows * num_blocks, tl.num_programs(0)):
+        block = item // num_rows
+        row_id = tl.load(row_ids + item % num_rows).to(tl.int64)
+        row = words + row_id * ROW_LEN
+        automaton = tl.load(row + AUTOMATON)
+        if automaton >= 0:
+            token = block * BLOCK + lane
+            lens = tl.load(token_lens + token, mask=token < num_tokens, other=0).to(tl.int32)
+            head = heads + automaton * HEAD_LEN
+            state, _, _ = walk(
+                token, lens, row, own, BLOCK * 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
+            )
+            allowed = (state != 0).to(tl.int32)
+            if tl.max(allowed, 0) > 0:
+                tl.store(row + HAS_TEXT, 1)  # by several programs, the same
+            can_end = tl.load(row + IS_ACCEPTING) & tl.load(row + CAN_END)
+            allowed |= (lens < 0).to(tl.int32) & can_end
+            bits = tl.reshape(allowed, [BLOCK // 32, 32]) << tl.arange(0, 32)[None, :]
+            word = block * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
+            tl.store(masks + row_id * num_words + word, tl.sum(bits, 1), mask=word < num_words)
+
+
+@triton.jit
+def walk(token, lens, row, own, own_stride, arena, arena_bytes, head, token_bytes, num_tokens, AT_END: tl.constexpr):
+    """Where the first `lens` bytes of each `token` lead from the row's place: (state, counter, depth), state 0 if they
+    are refused or there are none. AT_END: where the end of the text leads.
+
+    `own` points at each lane's memory for frames, which has a frame every `own_stride` words.
+    """
+    classes = arena_bytes + tl.load(head + CLASSES).to(tl.int64) * 4
+    table, table_width = arena + tl.load(head + TABLE), tl.load(head + TABLE_WIDTH)
+    is_plain = tl.load(head + IS_PLAIN)
+    at = tl.zeros_like(lens)
+    live = lens > 0
+    state = tl.where(live, tl.load(row + STATE), 0)
+    counter = at + tl.load(row + COUNTER)
+    depth = at + tl.load(row + DEPTH)
+    low = depth
+    while tl.max(live.to(tl.int32), 0) > 0:
+        if AT_END:
+            column = at + table_width - 1
+        else:
+            byte = tl.load(token_bytes + at * num_tokens + token, mask=live, other=0)
+            column = tl.load(classes + byte.to(tl.int32), mask=live, other=0).to(tl.int32)
+        entry = tl.load(table + state * table_width + column, mask=live, other=0)
+        op, argument = entry & OP_MASK, entry >> OP_BITS
+        following = tl.where((op == MOVE) | (op == RESET), argument, tl.where(op == ACCEPT, state, 0))
+        counter = tl.where(op == RESET, 0, counter)
+        if is_plain == 0:
+            is_more = live & ((op == CALL) | (op == RETURN) | (op == RETURN_AFTER) | (op == COUNT))
+            if tl.max(is_more.to(tl.int32), 0) > 0:
+                following, counter, depth, low = _carry_out(
+                    op, argument, following, counter, depth, low, row, own, own_stride, arena, head
+                )
+        state = tl.where(live, following, state)
+        at += (CONSUMING >> op) & 1
+        live = live & (state != 0) & (at < lens)
+    return state, counter, depth
+
+
+@triton.jit
+def _carry_out(op, argument, following, counter, depth, low, row, own, own_stride, arena, head):
+    """The operations on stacks and counters; lanes with another operation stay as they are."""
+    sites, sites_width = arena + tl.load(head + SITES), tl.load(head + SITES_WIDTH)
+    counts = arena + tl.load(head + COUNTS)
+    pushes = (op == CALL) & (depth < MAX_DEPTH)
+    tl.store(own + depth * own_stride, argument, mask=pushes)
+    tl.store(own + depth * own_stride + 1, counter, mask=pushes)
+    tl.debug_barrier()  # the compiler may let one thread store a lane's frame and another load it
+    following = tl.load(sites + argument * sites_width, mask=pushes, other=0) + following
+
+    pops = ((op == RETURN) | (op == RETURN_AFTER)) & (depth > 0)
+    top = depth - 1
+    is_rows = pops & (top < low)
+    is_own = pops & (top >= low)
+    in_row = row + STACK + top * 2
+    site = tl.load(in_row, mask=is_rows, other=0) + tl.load(own + top * own_stride, mask=is_own, other=0)
+    saved = tl.load(in_row + 1, mask=is_rows, other=0) + tl.load(own + top * own_stride + 1, mask=is_own, other=0)
+    following += tl.load(sites + site * sites_width + 1 + argument, mask=pops, other=0)
+
+    counts_up = op == COUNT
+    number = counter + 1
+    is_reached = number == tl.load(counts + argument * 3, mask=counts_up, other=0)
+    following += tl.load(counts + argument * 3 + 1 + is_reached.to(tl.int32), mask=counts_up, other=0)
+
+    counter = tl.where(pushes, 0, tl.where(pops, saved, tl.where(counts_up, number, counter)))
+    low = tl.where(pops, tl.minimum(low, top), low)
+    depth += pushes.to(tl.int32) - pops.to(tl.int32)
+    return following, counter, depth, low
