@@ -40,6 +40,7 @@ DRAWN = _word("drawn")
 DRAWN_LOGPROB = _word("drawn_logprob")
 STOP_IDS = _word("stop_ids")
 STACK = _word("stack")
+RING_LEN = tl.constexpr(rows.RING.itemsize // 4)
 MAX_STOP_IDS = tl.constexpr(rows.MAX_STOP_IDS)
 MAX_DEPTH = tl.constexpr(rows.MAX_DEPTH)
 

@@ -16,7 +16,7 @@ from random_automata import automata, cursors
 from sgrun.grammar.automaton import CALL, MOVE, OP_BITS, RETURN_AFTER, Automaton
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
-from sgrun_kernels import reference_step
+from sgrun_kernels import reference_step, step
 from sgrun_kernels.rows import (
     FAILED,
     FINISHED,
@@ -31,14 +31,14 @@ from sgrun_kernels.rows import (
     ring_entries,
 )
 
-IMPLEMENTATIONS = [reference_step]
+IMPLEMENTATIONS = [reference_step, step]
 PIECES: list[bytes | None] = [None, b"a", b"b", b"c", b"ab", b"ba", b"aab", b"cccc", b"abcabc", b"a" * 30]
 VOCABULARY = Vocabulary(PIECES, end_token_ids=[0])
 NUM_ROWS = 6
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data(), automaton=automata())
 def test_steps_do_to_rows_what_the_ring_says(
     implementation: ModuleType, data: st.DataObject, automaton: Automaton
@@ -58,7 +58,7 @@ def test_steps_do_to_rows_what_the_ring_says(
     ring = Ring.allocate(3, NUM_ROWS, DEVICE)
     adjustments = Adjustments.allocate(3, VOCABULARY.size, DEVICE)
     expected, expected_seen = records.copy(), np.zeros((3, VOCABULARY.size), dtype=np.int32)
-    for step in range(5):
+    for number in range(5):
         row_ids = data.draw(st.lists(st.integers(0, NUM_ROWS - 1), unique=True, min_size=1))
         for row_id in row_ids:
             record = expected[row_id : row_id + 1]
@@ -67,19 +67,19 @@ def test_steps_do_to_rows_what_the_ring_says(
             is_constrained = record["automaton"][0] >= 0
             allowed = [*(texts if is_constrained else range(1, VOCABULARY.size)), 0]
             record["drawn"] = data.draw(st.sampled_from([*allowed, NOTHING_ALLOWED]))
-            record["drawn_logprob"] = -float(step)
+            record["drawn_logprob"] = -float(number)
             record["has_text"], record["is_accepting"] = bool(texts), walker.is_accepting(cursor)
         rows.words.copy_(torch.from_numpy(expected.view(np.int32).reshape(NUM_ROWS, -1)))
         implementation.commit_step_(torch.tensor(row_ids, dtype=torch.int32), rows, ring, adjustments, arena, tables)
-        entries = ring_entries(ring.words.cpu())[step % 3]
+        entries = ring_entries(ring.words.cpu())[number % 3]
         for row_id in row_ids:
             record = expected[row_id : row_id + 1]
             entry = _commit(automaton, record, expected_seen)
             assert tuple(entries[row_id])[:2] == entry
-            assert entries[row_id]["logprob"] == (-float(step) if entry[0] >= 0 else 0.0)
+            assert entries[row_id]["logprob"] == (-float(number) if entry[0] >= 0 else 0.0)
         _assert_equal_rows(records_of(rows), expected)
         assert adjustments.seen.cpu().numpy().tolist() == expected_seen.tolist()
-        assert int(ring.index) == step + 1 and int(ring.arrivals) == 0
+        assert int(ring.index) == number + 1 and int(ring.arrivals) == 0
 
 
 def _commit(automaton: Automaton, record: Any, seen: np.ndarray) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def expected_mask(
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data(), automaton=automata(), can_end=st.booleans())
 def test_masks_of_any_cursor_are_what_their_definition_says(
     implementation: ModuleType, data: st.DataObject, automaton: Automaton, can_end: bool

@@ -1,0 +1,191 @@
+"""What follows a draw, in Triton: one program a row. See the twin for what each does."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sgrun_kernels.automaton import walk
+from sgrun_kernels.fields import (
+    ADJUSTMENT,
+    AUTOMATON,
+    COUNTER,
+    DEPTH,
+    DRAWN,
+    DRAWN_LOGPROB,
+    FAILED,
+    FINISHED,
+    HAS_TEXT,
+    HEAD_LEN,
+    IS_ACCEPTING,
+    IS_ACTIVE,
+    MAX_STOP_IDS,
+    NO_TOKEN,
+    OUT_OF_TOKENS,
+    POSITION,
+    REMAINING,
+    RING_LEN,
+    ROW_LEN,
+    SEQ_LEN,
+    STACK,
+    STATE,
+    STOP_IDS,
+    STOPPED,
+    TOKEN_ID,
+)
+from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
+from sgrun_kernels.tables import AutomatonArena, VocabularyTables
+
+
+def commit_step_(
+    row_ids: Tensor,
+    rows: Rows,
+    ring: Ring,
+    adjustments: Adjustments,
+    arena: AutomatonArena,
+    vocabulary: VocabularyTables,
+) -> None:
+    """See the twin."""
+    ring_size, max_rows, _ = ring.words.shape
+    assert max_rows == len(rows.words), (max_rows, len(rows.words))
+    _commit_kernel[(len(row_ids),)](
+        row_ids,
+        rows.words,
+        ring.words,
+        ring.index,
+        ring.arrivals,
+        adjustments.seen,
+        arena.words,
+        arena.words.view(torch.uint8),
+        arena.heads,
+        vocabulary.token_bytes,
+        vocabulary.token_lens,
+        ring_size,
+        max_rows,
+        adjustments.seen.shape[1],
+        vocabulary.size,
+        num_warps=1,
+    )
+
+
+def decode_inputs_(row_ids: Tensor, rows: Rows, inputs: DecodeInputs, page_size: int, spare_page: int) -> None:
+    """See the twin."""
+    num_rows, block = len(row_ids), 128
+    _inputs_kernel[(triton.cdiv(num_rows, block),)](
+        row_ids,
+        rows.words,
+        rows.page_tables,
+        inputs.token_ids,
+        inputs.positions,
+        inputs.slots,
+        inputs.seq_lens,
+        num_rows,
+        rows.page_tables.shape[1],
+        page_size,
+        spare_page,
+        BLOCK=block,
+    )
+
+
+@triton.jit
+def _commit_kernel(
+    row_ids,
+    words,
+    ring,
+    ring_index,
+    arrivals,
+    seen,
+    arena,
+    arena_bytes,
+    heads,
+    token_bytes,
+    token_lens,
+    ring_size,
+    max_rows,
+    vocab_size,
+    num_tokens,
+):
+    row_id = tl.load(row_ids + tl.program_id(0)).to(tl.int64)
+    row = words + row_id * ROW_LEN
+    index = tl.load(ring_index)
+    token = tl.load(row + DRAWN)
+    automaton = tl.load(row + AUTOMATON)
+    is_active = tl.load(row + IS_ACTIVE) != 0
+    is_finished = (automaton >= 0) & (tl.load(row + IS_ACCEPTING) != 0) & (tl.load(row + HAS_TEXT) == 0)
+    stop_ids = tl.load(row + STOP_IDS + tl.arange(0, MAX_STOP_IDS))
+    is_stop = tl.max((stop_ids == token).to(tl.int32), 0) != 0
+    reason = tl.where(is_finished, FINISHED, tl.where(token < 0, FAILED, tl.where(is_stop, STOPPED, 0)))
+    reason = tl.where(is_active, reason, 0)
+    if is_active & (reason == 0):
+        if automaton >= 0:
+            _advance(token, row, arena, arena_bytes, heads + automaton * HEAD_LEN, token_bytes, token_lens, num_tokens)
+        adjustment = tl.load(row + ADJUSTMENT)
+        if adjustment >= 0:
+            place = seen + adjustment.to(tl.int64) * vocab_size + token
+            tl.store(place, tl.load(place) + 2)
+        remaining = tl.load(row + REMAINING) - 1
+        reason = tl.where(remaining == 0, OUT_OF_TOKENS, 0)
+        tl.store(row + REMAINING, remaining)
+        tl.store(row + TOKEN_ID, token)
+        tl.store(row + POSITION, tl.load(row + POSITION) + 1)
+        tl.store(row + SEQ_LEN, tl.load(row + SEQ_LEN) + 1)
+    if reason != 0:
+        tl.store(row + IS_ACTIVE, 0)
+        tl.store(row + AUTOMATON, -1)
+    entry = ring + (index % ring_size * max_rows + row_id) * RING_LEN
+    token = tl.where(is_active & (is_finished == 0), token, NO_TOKEN)
+    tl.store(entry, token)
+    tl.store(entry + 1, reason)
+    tl.store(entry + 2, tl.where(token >= 0, tl.load(row + DRAWN_LOGPROB), 0))
+    # The last program has seen all others read the index.
+    if tl.atomic_add(arrivals, 1) == tl.num_programs(0) - 1:
+        tl.store(arrivals, 0)
+        tl.store(ring_index, index + 1)
+
+
+@triton.jit
+def _advance(token, row, arena, arena_bytes, head, token_bytes, token_lens, num_tokens):
+    """Moves the row's place over one token that its bitmask allowed; the one lane's frames are the row's."""
+    lane = tl.arange(0, 32)
+    lens = tl.where(lane == 0, tl.load(token_lens + token).to(tl.int32), 0)
+    own = row + STACK + lane * 0
+    state, counter, depth = walk(
+        token + lane * 0, lens, row, own, 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
+    )
+    is_walker = lane == 0
+    tl.store(row + STATE + lane, state, mask=is_walker)
+    tl.store(row + COUNTER + lane, counter, mask=is_walker)
+    tl.store(row + DEPTH + lane, depth, mask=is_walker)
+
+
+@triton.jit
+def _inputs_kernel(
+    row_ids,
+    words,
+    page_tables,
+    token_ids,
+    positions,
+    slots,
+    seq_lens,
+    num_rows,
+    max_pages,
+    page_size,
+    spare_page,
+    BLOCK: tl.constexpr,
+):
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < num_rows
+    row_id = tl.load(row_ids + index, mask=inside, other=0).to(tl.int64)
+    row = words + row_id * ROW_LEN
+    is_active = tl.load(row + IS_ACTIVE, mask=inside, other=0) != 0
+    seq_len = tl.where(is_active, tl.load(row + SEQ_LEN, mask=inside, other=1), 1)
+    position = seq_len - 1
+    page = tl.load(page_tables + row_id * max_pages + position // page_size, mask=is_active, other=0)
+    page = tl.where(is_active, page, spare_page).to(tl.int64)
+    offset = tl.where(is_active, position, index) % page_size
+    tl.store(token_ids + index, tl.where(is_active, tl.load(row + TOKEN_ID, mask=inside, other=0), 0), mask=inside)
+    tl.store(positions + index, position, mask=inside)
+    tl.store(slots + index, page * page_size + offset, mask=inside)
+    tl.store(seq_lens + index, seq_len, mask=inside)
