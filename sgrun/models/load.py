@@ -12,6 +12,7 @@ from sgrun.models.decoder import Decoder
 from sgrun.models.dummy import dummy_weights
 from sgrun.models.gguf_checkpoint import open_gguf
 from sgrun.models.hf_checkpoint import open_hf_folder, read_hf_config
+from sgrun.models.operations import operations_for
 from sgrun.models.source import OnProgress
 from sgrun.models.weights import DecoderWeights, empty_weights, packed_weights, parameters_by_name
 from sgrun_kernels.reference import can_pack_linear
@@ -29,9 +30,10 @@ def load_model(
     weights of `dtype` on `device`. `is_dummy`: only its config.json is read, and the weights are random.
 
     What headers can tell is checked against the config before memory for the weights is taken. Raises
-    ModelNotFoundError, UnsupportedModelError, WeightsError.
+    ModelNotFoundError, UnsupportedModelError, WeightsError; ConfigError for a GPU without triton.
     """
     path, device = Path(path), torch.device(device)
+    ops = operations_for(device)
     if is_dummy:
         config = read_hf_config(path)
         weights = dummy_weights(config, dtype, device)
@@ -41,7 +43,7 @@ def load_model(
         weights = _read_weights(checkpoint, dtype, device, on_progress)
     if can_pack_linear(dtype, device):
         weights = packed_weights(weights)
-    return Decoder(config, weights, device, dtype)
+    return Decoder(config, weights, device, dtype, ops)
 
 
 def _open_checkpoint(path: Path) -> Checkpoint:

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from sgrun.errors import ConfigError
+from sgrun_kernels import reference
 
 
 class Operations(Protocol):
@@ -59,3 +63,14 @@ class Operations(Protocol):
     ) -> Any: ...
 
     def decode_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: Any, scale: float) -> Tensor: ...
+
+
+def operations_for(device: torch.device) -> Operations:
+    """The operations that run on `device`. Raises ConfigError where a GPU is to be used without triton."""
+    if device.type == "cpu":
+        return reference
+    if importlib.util.find_spec("triton") is None:
+        raise ConfigError(f"device is '{device}', which needs triton; install sgrun[gpu], or use device='cpu'")
+    from sgrun_kernels import triton_ops  # only where a GPU is used
+
+    return triton_ops

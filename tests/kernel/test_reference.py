@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
+from paged_rows import PagedRows, empty_caches
 from torch import Tensor
 
 from sgrun_kernels import reference
@@ -107,7 +106,7 @@ def test_norm_rope_store_returns_queries_and_stores_keys_and_values(has_norm: bo
     q, k, v = (part.clone() for part in qkv.split([num_heads, num_kv_heads, num_kv_heads], dim=1))
     q_norm, k_norm = (torch.randn(head_dim), torch.randn(head_dim)) if has_norm else (None, None)
     cos, sin = reference.rotations(torch.tensor([5, 0, 9]), torch.tensor([1.0, 0.3, 0.1]), torch.float32)
-    caches = _empty_caches(5, 4, num_kv_heads, head_dim, torch.float32)
+    caches = empty_caches(5, 4, num_kv_heads, head_dim, torch.float32)
     slots = torch.tensor([18, 0, 7])
     out = reference.norm_rope_store(qkv, q_norm, k_norm, 1e-6, cos, sin, *caches, slots)
     if q_norm is not None and k_norm is not None:
@@ -119,13 +118,8 @@ def test_norm_rope_store_returns_queries_and_stores_keys_and_values(has_norm: bo
     assert torch.equal(caches[1].view(-1, num_kv_heads, head_dim)[slots], v)
 
 
-def _empty_caches(num_pages: int, page_size: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> list[Tensor]:
-    shape = (num_pages, page_size, num_kv_heads, head_dim)
-    return [torch.full(shape, math.nan, dtype=dtype) for _ in range(2)]
-
-
 def test_store_kv_writes_just_its_slots() -> None:
-    k_cache, v_cache = _empty_caches(5, 4, 2, 3, torch.float32)
+    k_cache, v_cache = empty_caches(5, 4, 2, 3, torch.float32)
     k, v = torch.randn(3, 2, 3), torch.randn(3, 2, 3)
     slots = torch.tensor([18, 0, 7])
     reference.store_kv(k, v, k_cache, v_cache, slots)
@@ -143,47 +137,6 @@ def test_copy_kv_copies_slots_of_both_caches() -> None:
         assert cache.ne(old).any(-1).any(-1).sum() == 2
 
 
-class PagedRows:
-    """Rows of random K and V in shuffled pages of caches full of NaN, and their attention in plain float64."""
-
-    def __init__(self, seq_lens: list[int], page_size: int, num_q_heads: int, num_kv_heads: int, dtype: torch.dtype):
-        head_dim = 8
-        self.seq_lens, self.num_q_heads, self.num_kv_heads, self.head_dim = (
-            seq_lens,
-            num_q_heads,
-            num_kv_heads,
-            head_dim,
-        )
-        self.dtype = dtype
-        num_pages = [-(-seq_len // page_size) for seq_len in seq_lens]
-        # Page 0 stays unwritten: it is what unused entries of a page table name.
-        self.k_cache, self.v_cache = _empty_caches(sum(num_pages) + 3, page_size, num_kv_heads, head_dim, dtype)
-        pages = (torch.randperm(sum(num_pages) + 2) + 1).tolist()
-        self.page_tables = torch.zeros(len(seq_lens), max(num_pages), dtype=torch.int64)
-        self.k, self.v = [], []
-        for row, (seq_len, count) in enumerate(zip(seq_lens, num_pages, strict=True)):
-            self.page_tables[row, :count] = torch.tensor([pages.pop() for _ in range(count)])
-            k, v = (torch.randn(seq_len, num_kv_heads, head_dim).to(dtype) for _ in range(2))
-            positions = torch.arange(seq_len)
-            slots = self.page_tables[row, positions // page_size] * page_size + positions % page_size
-            reference.store_kv(k, v, self.k_cache, self.v_cache, slots)
-            self.k.append(k)
-            self.v.append(v)
-
-    def queries(self, num_tokens: int) -> Tensor:
-        return torch.randn(num_tokens, self.num_q_heads, self.head_dim).to(self.dtype)
-
-    def expected(self, row: int, q: Tensor, scale: float) -> Tensor:
-        """Attention of the last len(q) tokens of a row."""
-        group = self.num_q_heads // self.num_kv_heads
-        k, v = (part[row].double().repeat_interleave(group, dim=1) for part in (self.k, self.v))
-        scores = torch.einsum("qhd,khd->hqk", q.double(), k) * scale
-        seq_len = self.seq_lens[row]
-        last_seen = torch.arange(seq_len - len(q), seq_len)
-        scores = scores.masked_fill(torch.arange(seq_len) > last_seen[:, None], -math.inf)
-        return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).to(q.dtype)
-
-
 SHAPES = [(1, 3, 3), (4, 6, 2), (16, 4, 1)]  # page_size, query heads, key/value heads
 
 
@@ -193,7 +146,7 @@ def test_decode_attention_sees_each_row_to_its_end(
     dtype: torch.dtype, page_size: int, num_q_heads: int, num_kv_heads: int
 ) -> None:
     seq_lens = [1, 17, 16, 40, 5]
-    rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, dtype)
+    rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, 8, dtype)
     q = rows.queries(len(seq_lens))
     plan = reference.plan_decode(rows.page_tables, torch.tensor(seq_lens), max(seq_lens), rows.k_cache, num_q_heads)
     out = reference.decode_attention(q, rows.k_cache, rows.v_cache, plan, 0.3)
@@ -214,7 +167,7 @@ def test_extend_attention_is_causal_over_each_rows_prefix(
     dtype: torch.dtype, page_size: int, num_q_heads: int, num_kv_heads: int
 ) -> None:
     seq_lens, extend_lens = [1, 17, 17, 40, 33, 18], [1, 17, 1, 7, 32, 2]
-    rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, dtype)
+    rows = PagedRows(seq_lens, page_size, num_q_heads, num_kv_heads, 8, dtype)
     q = rows.queries(sum(extend_lens))
     starts = torch.tensor([0, *extend_lens]).cumsum(0)
     plan = reference.plan_extend(
@@ -226,7 +179,7 @@ def test_extend_attention_is_causal_over_each_rows_prefix(
 
 
 def test_extend_attention_of_no_rows_is_empty() -> None:
-    k_cache, v_cache = _empty_caches(2, 4, 1, 8, torch.float32)
+    k_cache, v_cache = empty_caches(2, 4, 1, 8, torch.float32)
     none = torch.zeros(0, dtype=torch.int64)
     starts = torch.zeros(1, dtype=torch.int64)
     plan = reference.plan_extend(none.view(0, 0), none, starts, [], [], k_cache, 2)

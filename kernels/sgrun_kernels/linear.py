@@ -1,0 +1,193 @@
+"""Matrix products, on a GPU: few rows by streaming the weights once, more by the library.
+
+A step of few rows takes as long as its weights take to be read. One kernel reads them in pieces that stay in flight
+several deep, multiplies all rows (padded to 16) at once, and carries what stands before and after a product: the sum
+and norm in front, the gate behind. The norm's factor is known only after the last column, so it is applied to the
+finished product. Every output is summed by one program in a fixed order: no result depends on timing, or on the rows
+beside it.
+
+Shape legend: see `reference`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sgrun_kernels.activation import silu, silu_mul
+from sgrun_kernels.norms import add_rms_norm
+
+MAX_STREAM_ROWS = 16
+BLOCK_ROWS = 16  # the least that tensor cores multiply
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    block_outputs: int
+    block_columns: int
+    num_warps: int
+    num_stages: int
+
+
+def stream_config(num_outputs: int, dtype: torch.dtype, is_gated: bool) -> StreamConfig:
+    """How a product of few rows is cut: 16 outputs a program unless that makes more than 8 programs for each of 132
+    multiprocessors; 8 KiB of weights a stage, whose rows are read in pieces of at least 256 bytes."""
+    block_outputs = 16
+    while block_outputs < 64 and triton.cdiv(num_outputs, block_outputs) > 8 * 132:
+        block_outputs *= 2
+    if dtype == torch.float32:
+        return StreamConfig(block_outputs=16, block_columns=32, num_warps=4, num_stages=3)
+    block_columns = 4096 // block_outputs // (2 if is_gated else 1)
+    return StreamConfig(block_outputs, block_columns, num_warps=4, num_stages=4)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: x [T, K], weight [N, K] contiguous, bias [N]; returns [T, N]."""
+    if not _is_streamed(x):
+        return F.linear(x, weight, bias)
+    config = stream_config(len(weight), x.dtype, is_gated=False)
+    out, _ = stream(x, weight, bias, config)
+    return out
+
+
+def add_norm_linear(
+    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(linear(rms_norm(x + residual)), x + residual): x and residual [T, H], norm [H]; [T, N] and [T, H]."""
+    if not _is_streamed(x) or x.dtype == torch.float16:  # which has no room for a product without the norm's factor
+        hidden, total = add_rms_norm(x, residual, norm, eps)
+        return linear(hidden, weight, bias), total
+    config = stream_config(len(weight), x.dtype, is_gated=False)
+    return stream(x, weight, bias, config, norm=(residual, norm, eps))
+
+
+def add_norm_gate_up(
+    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(silu_mul(linear(rms_norm(x + residual))), x + residual): weight [2 * I, H]; returns [T, I] and [T, H]."""
+    if not _is_streamed(x) or x.dtype == torch.float16:
+        gate_up, total = add_norm_linear(x, residual, norm, eps, weight, bias)
+        return silu_mul(gate_up), total
+    config = stream_config(len(weight) // 2, x.dtype, is_gated=True)
+    return stream(x, weight, bias, config, norm=(residual, norm, eps), is_gated=True)
+
+
+def _is_streamed(x: Tensor) -> bool:
+    return 0 < len(x) <= MAX_STREAM_ROWS
+
+
+def stream(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    config: StreamConfig,
+    norm: tuple[Tensor, Tensor, float] | None = None,
+    is_gated: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(product [T, N] or, gated, [T, N / 2]; x + residual, or x itself without a norm) of 1 to MAX_STREAM_ROWS rows.
+
+    `norm` is (residual [T, K], weight [K], eps) of the sum and norm in front of the product.
+    """
+    num_rows, num_columns = x.shape
+    num_outputs = len(weight) // 2 if is_gated else len(weight)
+    residual, norm_weight, eps = norm or (None, None, 0.0)
+    assert x.stride(1) == 1
+    assert residual is None or residual.stride(1) == 1
+    assert weight.is_contiguous()
+    out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
+    total = x if residual is None else torch.empty(num_rows, num_columns, dtype=x.dtype, device=x.device)
+    _stream_kernel[(triton.cdiv(num_outputs, config.block_outputs),)](
+        x,
+        residual,
+        norm_weight,
+        weight,
+        bias,
+        out,
+        total,
+        num_rows,
+        num_columns,
+        num_outputs,
+        eps,
+        x.stride(0),
+        0 if residual is None else residual.stride(0),
+        HAS_NORM=norm is not None,
+        HAS_BIAS=bias is not None,
+        IS_GATED=is_gated,
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_OUTPUTS=config.block_outputs,
+        BLOCK_COLUMNS=config.block_columns,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
+    return out, total
+
+
+@triton.jit
+def _stream_kernel(
+    x,
+    residual,
+    norm,
+    weight,
+    bias,
+    out,
+    total,
+    num_rows,
+    num_columns,
+    num_outputs,
+    eps,
+    x_stride,
+    residual_stride,
+    HAS_NORM: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    IS_GATED: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    """One program a block of outputs; gated, of the gate's and the up half's. The first one writes `total`."""
+    program = tl.program_id(0)
+    rows = tl.arange(0, BLOCK_ROWS)
+    is_row = (rows < num_rows)[:, None]
+    outputs = program * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    is_output = outputs < num_outputs
+    weight_rows = weight + outputs.to(tl.int64)[None, :] * num_columns
+    up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
+    acc = tl.zeros((BLOCK_ROWS, BLOCK_OUTPUTS), tl.float32)
+    up_acc = tl.zeros((BLOCK_ROWS, BLOCK_OUTPUTS), tl.float32)
+    squares = tl.zeros((BLOCK_ROWS,), tl.float32)
+    for start in range(0, num_columns, BLOCK_COLUMNS):
+        columns = start + tl.arange(0, BLOCK_COLUMNS)
+        is_column = columns < num_columns
+        is_weight = is_column[:, None] & is_output[None, :]
+        piece = tl.load(weight_rows + columns[:, None], mask=is_weight, other=0.0)
+        inside = is_row & is_column[None, :]
+        value = tl.load(x + rows[:, None] * x_stride + columns[None, :], mask=inside, other=0.0)
+        if HAS_NORM:
+            added = tl.load(residual + rows[:, None] * residual_stride + columns[None, :], mask=inside, other=0.0)
+            value = (value.to(tl.float32) + added.to(tl.float32)).to(x.dtype.element_ty)
+            tl.store(total + rows[:, None] * num_columns + columns[None, :], value, mask=inside & (program == 0))
+            exact = value.to(tl.float32)
+            squares += tl.sum(exact * exact, axis=1)
+            factor = tl.load(norm + columns, mask=is_column, other=0.0).to(tl.float32)
+            value = (exact * factor[None, :]).to(x.dtype.element_ty)
+        acc = tl.dot(value, piece, acc, input_precision="ieee")
+        if IS_GATED:
+            up_piece = tl.load(up_rows + columns[:, None], mask=is_weight, other=0.0)
+            up_acc = tl.dot(value, up_piece, up_acc, input_precision="ieee")
+    if HAS_NORM:
+        rstd = tl.rsqrt(squares / num_columns + eps)[:, None]
+        acc *= rstd
+        up_acc *= rstd
+    if HAS_BIAS:
+        acc += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[None, :]
+        if IS_GATED:
+            up_acc += tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0).to(tl.float32)[None, :]
+    if IS_GATED:
+        acc = silu(acc) * up_acc
+    places = out + rows[:, None] * num_outputs + outputs[None, :]
+    tl.store(places, acc.to(out.dtype.element_ty), mask=is_row & is_output[None, :])

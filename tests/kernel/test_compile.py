@@ -1,0 +1,37 @@
+"""Every kernel compiles for an H100 or H200, with the arguments that real models give it, on a machine without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "kernels" / "benchmarks" / "resources.py"
+MATRIX_KERNELS = {"_stream_kernel", "_decode_kernel", "_extend_kernel"}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> list[dict[str, object]]:
+    # Not under the interpreter, which the tests beside this one run in.
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, SCRIPT, "--only", "llama-8b", "float32"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return json.loads(run.stdout.splitlines()[-1])["kernels"]
+
+
+def test_products_run_on_tensor_cores_and_load_ahead(kernels: list[dict[str, object]]) -> None:
+    found = [row for row in kernels if row["kernel"] in MATRIX_KERNELS]
+    assert {row["kernel"] for row in found} == MATRIX_KERNELS
+    for row in found:
+        assert row["has_async_copies"], row
+        assert (row["matrix_instructions"] == "none") == (row["case"] == "float32"), row
+        assert row["kernel"] != "_extend_kernel" or row["matrix_instructions"] in ("wgmma", "none"), row
+
+
+def test_no_kernel_of_the_layers_spills_registers(kernels: list[dict[str, object]]) -> None:
+    # Cosine and sine of large angles keep a table on the stack.
+    assert not [row for row in kernels if row["spill_bytes"] and row["kernel"] != "_rotations_kernel"]

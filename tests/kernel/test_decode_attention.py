@@ -1,0 +1,129 @@
+"""Decode attention of the GPU against float64, with NaN in every place that nothing was stored to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from paged_rows import PagedRows
+from torch import Tensor
+
+from sgrun_kernels.decode_attention import MAX_SPLITS, SPLIT_LEN, decode_attention, plan_decode
+
+# Triton's interpreter multiplies the bits of bfloat16 as integers.
+DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if torch.cuda.is_available() else [])
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+SCALE = 0.3
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def _attended(
+    rows: PagedRows,
+    q: Tensor,
+    chosen: list[int] | None = None,
+    max_seq_len: int | None = None,
+    num_programs: int | None = None,
+) -> Tensor:
+    """Attention of the rows `chosen`, all of them by default."""
+    chosen = list(range(len(rows.seq_lens))) if chosen is None else chosen
+    seq_lens = [rows.seq_lens[row] for row in chosen]
+    tables = rows.page_tables[chosen].int()
+    plan = plan_decode(
+        tables, torch.tensor(seq_lens, dtype=torch.int32), max_seq_len or max(seq_lens), rows.k_cache, rows.num_q_heads
+    )
+    plan = replace(plan, num_programs=num_programs or plan.num_programs)
+    for part in (plan.parts, plan.part_weights):
+        part.fill_(float("nan"))
+    out = decode_attention(q[chosen], rows.k_cache, rows.v_cache, plan, SCALE)
+    assert plan.arrivals.eq(0).all()
+    return out
+
+
+def _assert_near(rows: PagedRows, q: Tensor, out: Tensor) -> None:
+    expected = torch.cat([rows.expected(row, q[row : row + 1], SCALE) for row in range(len(rows.seq_lens))])
+    tolerance = TOLERANCE[rows.dtype]
+    torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256])
+def test_every_head_dim_sees_each_row_to_its_end(dtype: torch.dtype, head_dim: int) -> None:
+    rows = PagedRows([1, 65, 30], 16, 4, 2, head_dim, dtype)
+    q = rows.queries(3)
+    _assert_near(rows, q, _attended(rows, q))
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 7, 8, 64])
+def test_every_number_of_query_heads_to_a_key_head(group: int) -> None:
+    rows = PagedRows([9, 300], 16, 2 * group, 2, 16, torch.float32)
+    q = rows.queries(2)
+    _assert_near(rows, q, _attended(rows, q))
+
+
+@pytest.mark.parametrize("page_size", [1, 4, 16, 48])
+def test_rows_end_anywhere_in_a_page(page_size: int) -> None:
+    rows = PagedRows([1, page_size, page_size + 1, 2 * page_size - 1, 129], page_size, 3, 1, 16, torch.float16)
+    q = rows.queries(5)
+    _assert_near(rows, q, _attended(rows, q))
+
+
+@pytest.mark.parametrize("page_size", [4, 16])
+def test_long_rows_are_merged_of_splits(page_size: int) -> None:
+    seq_lens = [SPLIT_LEN, SPLIT_LEN + 1, 3, 5 * SPLIT_LEN - 1, 2 * SPLIT_LEN]
+    rows = PagedRows(seq_lens, page_size, 3, 1, 16, torch.float32)
+    q = rows.queries(len(seq_lens))
+    _assert_near(rows, q, _attended(rows, q))
+
+
+def test_rows_of_more_than_the_most_splits_have_longer_ones() -> None:
+    rows = PagedRows([MAX_SPLITS * SPLIT_LEN + 100], 16, 2, 1, 16, torch.float32)
+    q = rows.queries(1)
+    _assert_near(rows, q, _attended(rows, q))
+
+
+def test_a_row_gives_the_same_bits_alone_and_in_any_batch_and_bound() -> None:
+    seq_lens = [700, 20, 257]
+    rows = PagedRows(seq_lens, 16, 6, 2, 64, torch.float16)
+    q = rows.queries(len(seq_lens))
+    together = _attended(rows, q, max_seq_len=2000)
+    assert torch.equal(together, _attended(rows, q))
+    for row in range(len(seq_lens)):
+        assert torch.equal(together[row : row + 1], _attended(rows, q, [row]))
+    for num_programs in (1, 2, 3):
+        assert torch.equal(together, _attended(rows, q, num_programs=num_programs))
+
+
+def test_as_many_programs_share_a_row_as_keep_the_gpu_busy() -> None:
+    k_cache = torch.empty(1, 16, 8, 64, dtype=torch.float16)
+    programs = [
+        plan_decode(torch.zeros(rows, 9), torch.zeros(rows), 4000, k_cache, 8).num_programs for rows in (1, 32, 500)
+    ]
+    assert programs == [16, 5, 1]
+
+
+def test_queries_and_page_tables_may_be_views() -> None:
+    rows = PagedRows([40, 7], 4, 4, 2, 16, torch.float32)
+    q = rows.queries(2)
+    wide_q = torch.full((2, 9, 16), float("nan"))
+    wide_q[:, 3:7] = q
+    wide_tables = torch.full((2, 30), 10**6)
+    wide_tables[:, : rows.page_tables.shape[1]] = rows.page_tables
+    tables = wide_tables[:, : rows.page_tables.shape[1]]
+    plan = plan_decode(tables, torch.tensor([40, 7]), 40, rows.k_cache, 4)
+    _assert_near(rows, q, decode_attention(wide_q[:, 3:7], rows.k_cache, rows.v_cache, plan, SCALE))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of Triton's interpreter
+def test_nan_in_one_row_stays_in_that_row() -> None:
+    rows = PagedRows([300, 300], 16, 2, 1, 16, torch.float32)
+    q = rows.queries(2)
+    clean = _attended(rows, q)
+    q[0] = float("nan")
+    out = _attended(rows, q)
+    assert out[0].isnan().all()
+    assert torch.equal(out[1], clean[1])

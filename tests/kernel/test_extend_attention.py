@@ -1,0 +1,109 @@
+"""Extend attention of the GPU against float64, with NaN in every place that nothing was stored to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from paged_rows import PagedRows
+from torch import Tensor
+
+from sgrun_kernels.extend_attention import extend_attention, plan_extend
+
+# Triton's interpreter multiplies the bits of bfloat16 as integers.
+DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if torch.cuda.is_available() else [])
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+SCALE = 0.3
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def _attended(rows: PagedRows, extend_lens: list[int], q: Tensor, chosen: list[int] | None = None) -> Tensor:
+    """Attention of the rows `chosen`, all of them by default; q holds the queries of just these."""
+    chosen = list(range(len(rows.seq_lens))) if chosen is None else chosen
+    seq_lens = [rows.seq_lens[row] for row in chosen]
+    extend_lens = [extend_lens[row] for row in chosen]
+    starts = torch.tensor([0, *extend_lens]).cumsum(0).int()
+    plan = plan_extend(
+        rows.page_tables[chosen].int(),
+        torch.tensor(seq_lens, dtype=torch.int32),
+        starts,
+        seq_lens,
+        extend_lens,
+        rows.k_cache,
+        rows.num_q_heads,
+    )
+    return extend_attention(q, rows.k_cache, rows.v_cache, plan, SCALE)
+
+
+def _assert_near(rows: PagedRows, extend_lens: list[int], q: Tensor, out: Tensor) -> None:
+    expected = torch.cat([rows.expected(row, part, SCALE) for row, part in enumerate(q.split(extend_lens))])
+    tolerance = TOLERANCE[rows.dtype]
+    torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256])
+def test_every_head_dim_is_causal_over_each_rows_prefix(dtype: torch.dtype, head_dim: int) -> None:
+    extend_lens = [1, 40, 7, 3]
+    rows = PagedRows([1, 40, 70, 131], 16, 4, 2, head_dim, dtype)
+    q = rows.queries(sum(extend_lens))
+    _assert_near(rows, extend_lens, q, _attended(rows, extend_lens, q))
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 7, 8, 64])
+def test_every_number_of_query_heads_to_a_key_head(group: int) -> None:
+    extend_lens = [5, 33]
+    rows = PagedRows([70, 33], 16, group, 1, 16, torch.float32)
+    q = rows.queries(sum(extend_lens))
+    _assert_near(rows, extend_lens, q, _attended(rows, extend_lens, q))
+
+
+@pytest.mark.parametrize("page_size", [1, 4, 16, 48])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_rows_begin_and_end_anywhere_in_a_page(page_size: int, dtype: torch.dtype) -> None:
+    seq_lens = [1, page_size, page_size + 1, 2 * page_size, 150]
+    extend_lens = [1, page_size, 1, page_size + 1, 87]
+    rows = PagedRows(seq_lens, page_size, 3, 1, 16, dtype)
+    q = rows.queries(sum(extend_lens))
+    _assert_near(rows, extend_lens, q, _attended(rows, extend_lens, q))
+
+
+def test_a_row_gives_the_same_bits_alone_and_in_a_batch() -> None:
+    seq_lens, extend_lens = [100, 3, 64, 129], [60, 3, 1, 128]
+    rows = PagedRows(seq_lens, 16, 6, 2, 64, torch.float16)
+    q = rows.queries(sum(extend_lens))
+    together = _attended(rows, extend_lens, q).split(extend_lens)
+    for row, part in enumerate(q.split(extend_lens)):
+        assert torch.equal(_attended(rows, extend_lens, part, [row]), together[row])
+
+
+def test_tiles_with_the_most_to_read_come_first() -> None:
+    k_cache = torch.empty(1, 16, 2, 64, dtype=torch.float16)
+    none = torch.zeros(2, dtype=torch.int64)
+    plan = plan_extend(none[None], none, none, [300, 900], [300, 10], k_cache, 4)
+    assert plan.tiles.tolist() == [[1, 0], [0, 256], [0, 192], [0, 128], [0, 64], [0, 0]]
+
+
+def test_queries_and_page_tables_may_be_views() -> None:
+    rows = PagedRows([40, 7], 4, 4, 2, 16, torch.float32)
+    q = rows.queries(12)
+    wide_q = torch.full((12, 9, 16), float("nan"))
+    wide_q[:, 3:7] = q
+    wide_tables = torch.full((2, 30), 10**6)
+    wide_tables[:, : rows.page_tables.shape[1]] = rows.page_tables
+    tables = wide_tables[:, : rows.page_tables.shape[1]]
+    plan = plan_extend(
+        tables, torch.tensor([40, 7]), torch.tensor([0, 5, 12]), [40, 7], [5, 7], rows.k_cache, rows.num_q_heads
+    )
+    out = extend_attention(wide_q[:, 3:7], rows.k_cache, rows.v_cache, plan, SCALE)
+    _assert_near(rows, [5, 7], q, out)
+
+
+def test_no_rows_give_no_output() -> None:
+    k_cache = torch.empty(2, 4, 1, 16)
+    none = torch.zeros(0, dtype=torch.int64)
+    plan = plan_extend(none.view(0, 0), none, torch.zeros(1, dtype=torch.int64), [], [], k_cache, 2)
+    assert extend_attention(torch.zeros(0, 2, 16), k_cache, k_cache, plan, 1.0).shape == (0, 2, 16)
