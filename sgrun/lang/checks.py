@@ -35,11 +35,10 @@ def check_text(spec: JsonSchemaSpec, text: str) -> None:
 
 def _first_error(schema: Any, value: object) -> Any:
     import jsonschema
-    from referencing.jsonschema import EMPTY_REGISTRY
 
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     exact = jsonschema.validators.extend(kind, {"multipleOf": _multiple_of})
-    return jsonschema.exceptions.best_match(exact(schema, registry=EMPTY_REGISTRY).iter_errors(value))
+    return jsonschema.exceptions.best_match(exact(schema).iter_errors(value))
 
 
 def _multiple_of(validator: Any, divisor: float, value: object, schema: object) -> Any:

@@ -99,7 +99,7 @@ class ProgramState:
         return name in self._branch.variables
 
     def get_meta_info(self, name: str) -> Any:
-        """Token counts, finish reason and log-probabilities of a generated variable; None for an assigned one.
+        """Text, token counts, finish reason and log-probabilities of a generated variable; None for an assigned one.
 
         A list of them where the variable is a list. Waits; raises like `s[name]`.
         """

@@ -101,6 +101,7 @@ def _completion_info(completion: Completion, stats: OpStats, with_token_text: bo
         finish["matched"] = completion.stop_reason
     return {
         **_counts(stats),
+        "text": completion.text,
         "completion_tokens": completion.completion_tokens,
         "finish_reason": finish,
         "output_token_logprobs": output_token_logprobs(completion.logprobs, with_token_text),

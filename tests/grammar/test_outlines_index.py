@@ -82,6 +82,8 @@ def test_an_index_that_takes_no_text_is_refused() -> None:
 def test_an_index_of_another_vocabulary_or_none_at_all_is_refused() -> None:
     with pytest.raises(InvalidParameterError, match="knows the token 5, the vocabulary has 1"):
         outlines_spec(RecordedIndex(1, {1}, {1: {5: 1}}), Vocabulary([b"a"]))
+    with pytest.raises(InvalidParameterError, match="knows the token 1"):
+        outlines_spec(RecordedIndex(1, {1}, {1: {1: 1}}), Vocabulary([b"a"]))
     with pytest.raises(InvalidParameterError, match=r"index is .*; allowed"):
         grammar.compile(outlines_index="(ab)*", vocabulary=Vocabulary([b"a"]))  # type: ignore[arg-type]
     with pytest.raises(InvalidParameterError, match="without vocabulary"):

@@ -66,6 +66,7 @@ def test_a_generation_of_a_type_is_its_value(dtype: Any, text: str, value: Any) 
     state = run(text, dtype=dtype)
     assert state["x"] == value
     assert state.text() == "?" + text
+    assert state.get_meta_info("x")["text"] == text
 
 
 def test_samples_of_a_type_are_a_list_of_its_values() -> None:
@@ -88,7 +89,7 @@ def test_a_value_that_the_type_refuses_is_named_with_its_field_and_line() -> Non
     assert "in program 'program'" in caught.value.__notes__[0]
 
 
-UNIQUE = {"type": "object", "properties": {"a/b": {"type": "array", "uniqueItems": True}}}
+UNIQUE: dict[str, Any] = {"type": "object", "properties": {"a/b": {"type": "array", "uniqueItems": True}}}
 
 
 def test_a_lenient_schema_is_checked_when_its_text_is_read() -> None:
@@ -100,7 +101,7 @@ def test_a_lenient_schema_is_checked_when_its_text_is_read() -> None:
 
 
 def test_a_strict_schema_is_the_engines_to_enforce() -> None:
-    assert run("[1, 1]", json_schema=UNIQUE["properties"])["x"] == "[1, 1]"
+    assert run("[1, 1]", json_schema=UNIQUE["properties"]["a/b"])["x"] == "[1, 1]"
 
 
 def test_a_lenient_text_cut_short_is_not_checked() -> None:
@@ -117,9 +118,17 @@ def test_the_check_has_exact_arithmetic_and_drafts_as_the_automaton_has() -> Non
     assert run("0.3", json_schema={"multipleOf": 0.1}, strict=False)["x"] == "0.3"
     with pytest.raises(CheckFailedError, match="multipleOf"):
         run("0.35", json_schema={"multipleOf": 0.1}, strict=False)["x"]
+    assert run('"a"', json_schema={"multipleOf": 0.1}, strict=False)["x"] == '"a"'
+    with pytest.raises(CheckFailedError, match=r"#/prefixItems/0/type"):
+        run("[1]", json_schema={"prefixItems": [{"type": "string"}]}, strict=False)["x"]
     draft4 = {"$schema": "http://json-schema.org/draft-04/schema#", "maximum": 3, "exclusiveMaximum": True}
     with pytest.raises(CheckFailedError, match="maximum"):
         run("3", json_schema=draft4, strict=False)["x"]
+
+
+def test_pointers_are_escaped() -> None:
+    with pytest.raises(CheckFailedError, match=r"#/properties/~0a~1/const"):
+        run('{"~a/": 1}', json_schema={"properties": {"~a/": {"const": 2}}}, strict=False)["x"]
 
 
 def test_a_pattern_that_the_check_cannot_read_is_named() -> None:
