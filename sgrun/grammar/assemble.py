@@ -24,6 +24,7 @@ from sgrun.grammar.automaton import (
     RETURN_AFTER,
     Automaton,
 )
+from sgrun.grammar.depth import check_depth, may_nest_too_deep
 from sgrun.grammar.explore import CallSite, CountSite, Explored, Explorer, Part, ProcedureLike
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.pack import PackedRow, merged_states, packed
@@ -39,7 +40,7 @@ def assemble(
 
     `checked_afterwards` may grow while procedures are explored.
 
-    Raises InvalidGrammarError if there are none, GrammarTooLargeError.
+    Raises InvalidGrammarError if there are none, GrammarTooLargeError also where every text nests too deep.
     """
     explorer = Explorer(resolve, budget)
     part = explorer.explore(root)
@@ -49,7 +50,10 @@ def assemble(
         raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
     numbering.run()
     states = merged_states(numbering.rows, list(numbering.sites), list(numbering.counts))
-    return packed(states, list(explorer.columns), start, budget)
+    automaton = packed(states, list(explorer.columns), start, budget)
+    if may_nest_too_deep(*numbering.calls()):
+        check_depth(automaton)
+    return automaton
 
 
 class _Graph:
@@ -59,6 +63,7 @@ class _Graph:
         self.part = part
         self.ranks = {label: rank for rank, label in enumerate(sorted(part.labels))}
         self.numbers: dict[tuple[int, int], int] = {}  # (state, wanted labels) -> state of the automaton
+        self.callees: set[_Graph] = set()
 
     @cached_property
     def returnable(self) -> list[int]:
@@ -142,6 +147,12 @@ class _Numbering:
             graph, state, wanted, number = self._waiting.pop()
             self.rows[number] = self._row(graph, state, wanted)
 
+    def calls(self) -> tuple[dict[int, set[int]], list[int]]:
+        """By numbers: the procedures that each procedure calls, and with how many sets of labels each is called."""
+        numbers = {graph: number for number, graph in enumerate(self._graphs.values())}
+        calls = {number: {numbers[callee] for callee in graph.callees} for graph, number in numbers.items()}
+        return calls, [sum(state == 0 for state, _ in graph.numbers) for graph in numbers]
+
     def _row(self, graph: _Graph, state: int, wanted: int) -> PackedRow:
         under = DEAD
         if state in graph.part.bases:
@@ -197,4 +208,5 @@ class _Numbering:
         start = self.number(callee, 0, asked)
         if start == DEAD:
             return DEAD
+        graph.callees.add(callee)
         return CALL | self.sites.setdefault((start, *row), len(self.sites)) << OP_BITS

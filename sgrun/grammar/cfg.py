@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sgrun.errors import InvalidGrammarError
 from sgrun.grammar.syntax import Node
+
+_Name = TypeVar("_Name", str, int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +176,13 @@ def reachable(grammar: Grammar) -> Grammar:
     return Grammar(found, grammar.start, grammar.skip)
 
 
-def components(edges: dict[str, set[str]]) -> list[list[str]]:
+def components(edges: dict[_Name, set[_Name]]) -> list[list[_Name]]:
     """The strongly connected components that hold a cycle (Tarjan 1972, without recursion)."""
-    order: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    on_stack: set[str] = set()
-    found: list[list[str]] = []
+    order: dict[_Name, int] = {}
+    low: dict[_Name, int] = {}
+    stack: list[_Name] = []
+    on_stack: set[_Name] = set()
+    found: list[list[_Name]] = []
     for root in edges:
         if root in order:
             continue

@@ -14,7 +14,6 @@ from sgrun.errors import (
 from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.choices import parse_choices
-from sgrun.grammar.depth import check_depth
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.procedure import Procedure
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
@@ -41,12 +40,7 @@ def compile_grammar(spec: GrammarSpec, limits: CompileLimits = DEFAULT_LIMITS) -
 
     Raises InvalidGrammarError (malformed, or it matches nothing), UnsupportedGrammarError, GrammarTooLargeError.
     """
-    automaton = _compiled(spec, Budget(limits))
-    check_depth(automaton)
-    return automaton
-
-
-def _compiled(spec: GrammarSpec, budget: Budget) -> Automaton:
+    budget = Budget(limits)
     match spec:
         case RegexSpec(pattern):
             return _regular(regular_procedure(parse_regex(pattern, budget), budget), budget)

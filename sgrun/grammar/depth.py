@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,20 +23,42 @@ from sgrun.grammar.automaton import (
     RETURN_AFTER,
     Automaton,
 )
+from sgrun.grammar.cfg import components
 
 _END = -1  # in place of a label: the end of the input
 
 
 def check_depth(automaton: Automaton) -> None:
     """Raises GrammarTooLargeError if every text nests deeper than the frames go."""
-    # A shallowest text never calls a procedure within itself.
-    if len(np.unique(automaton.sites[:, 0])) <= MAX_DEPTH:
-        return
     depth = least_depth(automaton)
     if depth > MAX_DEPTH:
         raise GrammarTooLargeError(
             f"every text of the constraint nests {depth} levels deep; allowed: at most {MAX_DEPTH}; use less nesting"
         )
+
+
+def may_nest_too_deep(calls: dict[int, set[int]], num_starts: Sequence[int]) -> bool:
+    """Whether a text may take too many frames without calling a procedure within itself, as a shallowest text never
+    does. Procedure i, of which 0 is the root, calls calls[i] and is called in num_starts[i] ways."""
+    group_of = {member: members[0] for members in components(calls) for member in members}
+    group_calls: dict[int, set[int]] = {}
+    weights: dict[int, int] = {}
+    for caller, callees in calls.items():
+        group = group_of.get(caller, caller)
+        weights[group] = weights.get(group, 0) + num_starts[caller]
+        group_calls.setdefault(group, set()).update(group_of.get(callee, callee) for callee in callees)
+    start = group_of.get(0, 0)
+    frames = {start: weights[start]}
+    waiting = [start]
+    while waiting:
+        group = waiting.pop()
+        if frames[group] > MAX_DEPTH:
+            return True
+        for callee in group_calls[group] - {group}:
+            if frames.get(callee, 0) < frames[group] + weights[callee]:
+                frames[callee] = frames[group] + weights[callee]
+                waiting.append(callee)
+    return False
 
 
 def least_depth(automaton: Automaton) -> int:
