@@ -29,6 +29,7 @@ class Formulas:
         self._ids: dict[tuple[str, Hashable], int] = {("false", ()): FALSE, ("true", ()): TRUE}
         self._specialised: dict[tuple[int, Kind], int] = {}
         self._open: list[tuple[Hashable, Kind]] = []
+        self._by_kind: dict[int, dict[Kind, int]] = {}
         self._atoms: dict[tuple[int, ...], list[int]] = {}
 
     def _intern(self, op: str, args: tuple[Hashable, ...], key: Hashable = None) -> int:
@@ -94,8 +95,10 @@ class Formulas:
                 parts.update(dict.fromkeys(args))  # type: ignore[arg-type]
             else:
                 parts[formula] = None
-        if any(self._ids.get(("not", (part,))) in parts for part in parts):
-            return absorbing
+        for part in parts:
+            inner, args = self._nodes[part]
+            if inner == "not" and args[0] in parts:
+                return absorbing
         if len(parts) < 2:
             return next(iter(parts), neutral)
         return self._intern(op, tuple(parts), frozenset(parts))
@@ -118,6 +121,13 @@ class Formulas:
         found = self._specialised.get(key)
         if found is None:
             found = self._specialised[key] = self._specialise(formula, kind)
+        return found
+
+    def by_kind(self, formula: int) -> dict[Kind, int]:
+        """What is left of a formula for a value of each kind. Raises as `specialise` does."""
+        found = self._by_kind.get(formula)
+        if found is None:
+            found = self._by_kind[formula] = {kind: self.specialise(formula, kind) for kind in KINDS}
         return found
 
     def _specialise(self, formula: int, kind: Kind) -> int:

@@ -13,16 +13,11 @@ from sgrun.grammar.limits import Budget
 from sgrun.grammar.numbers import NumberAtom
 from sgrun.grammar.procedure import END, Procedure, Return
 from sgrun.grammar.scalars import number_procedure, string_procedure
-from sgrun.grammar.schema.containers import (
-    ArrayProcedure,
-    KeysKey,
-    Layout,
-    ObjectProcedure,
-    ValueKey,
-    add_value,
-)
+from sgrun.grammar.schema.arrays import ArrayProcedure
+from sgrun.grammar.schema.containers import Layout, ValueKey, add_value
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
 from sgrun.grammar.schema.keys import can_lay_out, names_procedure, plain_string
+from sgrun.grammar.schema.objects import KeysKey, ObjectProcedure
 from sgrun.grammar.schema.reader import Reader
 from sgrun.grammar.strings import StringAtom, TextEquals
 from sgrun.types import JsonSchemaSpec
@@ -129,7 +124,7 @@ class _Root:
         row = Row()
         if state == "start":
             self.values.layout.anywhere(row, state)
-            add_value(row, self.values.formulas, [self.values.root], lambda truths: "end" if truths[0] else None)
+            add_value(row, self.values.formulas, self.values.root, "end")
             return row
         self.values.layout.anywhere(row, state)
         row.add((END,), Return(0, consumes=False))

@@ -1,0 +1,306 @@
+"""Owns objects as procedures that are explored as far as they are reached."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from sgrun.grammar.explore import LazyCall, LazyMove, Row
+from sgrun.grammar.procedure import Return
+from sgrun.grammar.scalars import string_holds
+from sgrun.grammar.schema.atoms import Names, Properties, PropertiesAtLeast, PropertiesAtMost, Required
+from sgrun.grammar.schema.containers import MAX_LISTED, Container, Layout, Question, Residue, State, ValueKey
+from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
+from sgrun.grammar.schema.spelling import TrieNode, spelling_trie
+from sgrun.grammar.strings import Pattern, StringAtom
+
+
+@dataclass(frozen=True, slots=True)
+class KeysKey:
+    """A procedure for property names: for names[i] the label i + 2 ** len(formulas), for others the bits of which
+    `formulas` (about strings) hold."""
+
+    names: tuple[str, ...]
+    formulas: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Open:
+    """The atoms that are left in a residue (formula ids), by what they are about."""
+
+    required: dict[int, int] = field(default_factory=dict)  # number of the name -> atom
+    at: list[int] = field(default_factory=list)  # the numbers of the required names, in order
+    properties: list[tuple[int, Properties]] = field(default_factory=list)
+    others: list[tuple[int, PropertiesAtLeast | PropertiesAtMost | Names]] = field(default_factory=list)
+
+
+class ObjectProcedure(Container):
+    """Properties come in the order of `names`; others after them.
+
+    States: "start"; ("open" | "key" | "bare key" | "next", next name, residue); ("quoted", next name, residue, trie
+    node); ("colon" | "value" | "bare value", member). A member is a property whose name has been read.
+    """
+
+    def __init__(self, formulas: Formulas, key: ValueKey, layout: Layout) -> None:
+        super().__init__(formulas, key, layout)
+        self._known_open: dict[Residue, _Open] = {}
+        self._known_reachable: dict[tuple[int, Residue], dict[int, State]] = {}
+        self._without: dict[tuple[Residue, int], Residue | None] = {}
+        self._declared: dict[int, dict[str, int]] = {}
+        self._states: dict[tuple[Residue, int | None, int], State | None] = {}
+        self._numbers: dict[tuple[int, Residue, tuple[Question, ...]], int] = {}
+        self._members: list[tuple[int, Residue, tuple[Question, ...]]] = []
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every property that some atom names, in the order in which they come."""
+        found: dict[str, None] = {}
+        atoms = [atom for _, atom in self.atoms(self.key.formulas)]
+        for atom in atoms:
+            if isinstance(atom, Properties):
+                found.update(dict.fromkeys(name for name, _ in atom.named))
+        for atom in atoms:
+            if isinstance(atom, Required):
+                found.setdefault(atom.name)
+        return tuple(sorted(found) if self.layout.property_order == "sorted" else found)
+
+    @cached_property
+    def _number_of(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
+    @cached_property
+    def _offers_others(self) -> bool:
+        """Whether properties that are not in `names` are generated where they are allowed."""
+        listing = [atom for _, atom in self.atoms(self.key.formulas) if isinstance(atom, Properties) and atom.named]
+        return self.layout.open_objects or not listing or any(atom.speaks_of_others for atom in listing)
+
+    @cached_property
+    def _keys(self) -> KeysKey:
+        """The names, and what has to be known of the name of a property that is not one of them."""
+        found: dict[int, None] = {}
+        for _, atom in self.atoms(self.key.formulas):
+            if isinstance(atom, Properties):
+                found.update((self.formulas.atom(Pattern(pattern)), None) for pattern, _ in atom.patterns)
+            elif isinstance(atom, Names):
+                found[self.formulas.specialise(atom.formula, "string")] = None
+        return KeysKey(self.names, tuple(formula for formula in found if formula not in (FALSE, TRUE)))
+
+    @cached_property
+    def _trie(self) -> list[TrieNode]:
+        """The spellings of the names between the quotes: children, the name that ends here, the names below."""
+        return spelling_trie(self.names)
+
+    def expand(self, state: State) -> Row:
+        if state == "start":
+            return Row([((ord("{"),), LazyMove(("open", 0, self.key.formulas)))])
+        assert isinstance(state, tuple)
+        place = state[0]
+        if place in ("key", "value") and not self.layout.is_compact:
+            return self.layout.after_separator(state, (f"bare {place}", *state[1:]))
+        row = Row()
+        if place == "quoted":
+            self._in_name(row, *state[1:])
+        elif place == "colon":
+            self.layout.anywhere(row, state)
+            row.add((ord(":"),), LazyMove(("value", state[1])))
+        elif place in ("value", "bare value"):
+            index, residue, questions = self._members[state[1]]
+            self.ask(row, residue, questions, lambda left: ("next", index, left))
+        else:
+            self._between(row, state)
+        return row
+
+    def _between(self, row: Row, state: tuple[str, int, Residue]) -> None:
+        place, index, residue = state
+        if place in ("open", "next"):
+            self.layout.anywhere(row, state)
+            label = self.label(self._ended(residue))
+            if label is not None:
+                row.add((ord("}"),), Return(label, consumes=True))
+        if place == "next":
+            row.add((ord(","),), LazyMove(("key", index, residue)))
+        elif self._offers_others and self._allows_others(index, residue):
+            row.add((ord('"'),), LazyCall(self._keys, self._after_name(index, residue)))
+        elif reachable := self._reachable(index, residue):
+            state_, then = self._spelled(index, residue, 0, reachable)
+            row.add((ord('"'),), LazyMove(state_, then))
+
+    def _allows_others(self, index: int, residue: Residue) -> bool:
+        rest = self._skipped(residue, index, len(self.names))
+        if rest is None:
+            return False
+        return any(self._member(rest, None, bits) for bits in range(1 << min(len(self._keys.formulas), MAX_LISTED)))
+
+    def _after_name(self, index: int, residue: Residue) -> Callable[[int], State | None]:
+        num_others = 1 << len(self._keys.formulas)
+
+        def after(label: int) -> State | None:
+            number = label - num_others
+            if 0 <= number < index:
+                return None
+            left = self._skipped(residue, index, number if number >= 0 else len(self.names))
+            if left is None:
+                return None
+            return self._member(left, number, 0) if number >= 0 else self._member(left, None, label)
+
+        return after
+
+    def _reachable(self, index: int, residue: Residue) -> dict[int, State]:
+        """The numbers of the names that may come next, with the states behind them."""
+        known = self._known_reachable.get((index, residue))
+        if known is None:
+            known = self._known_reachable[index, residue] = {}
+            for number in range(index, len(self.names)):
+                left = self._skipped(residue, index, number)
+                if left is None:
+                    break
+                member = self._member(left, number, 0)
+                if member is not None:
+                    known[number] = member
+        return known
+
+    def _in_name(self, row: Row, index: int, residue: Residue, node: int) -> None:
+        reachable = self._reachable(index, residue)
+        children, ended, _ = self._trie[node]
+        for byte, child in children.items():
+            if not self._trie[child][2].isdisjoint(reachable):
+                state, then = self._spelled(index, residue, child, reachable)
+                row.add((byte,), LazyMove(state, then))
+        if ended is not None and ended in reachable:
+            row.add((ord('"'),), LazyMove(reachable[ended]))
+
+    def _spelled(self, index: int, residue: Residue, node: int, reachable: dict[int, State]) -> tuple[State, bytes]:
+        """Where a node of the trie leads: the next state in which more than one byte may come, and the bytes before it.
+
+        What has been skipped for sure counts as skipped, so that names share their states wherever they may come.
+        """
+        then = bytearray()
+        below = self._trie[node][2]
+        while True:
+            children, ended, _ = self._trie[node]
+            possible = [
+                (byte, child) for byte, child in children.items() if not self._trie[child][2].isdisjoint(reachable)
+            ]
+            if ended is not None and ended in reachable:
+                if possible:
+                    break
+                return reachable[ended], bytes(then) + b'"'
+            if len(possible) > 1:
+                break
+            [(byte, node)] = possible
+            then.append(byte)
+        below = self._trie[node][2]
+        first = next(number for number in reachable if number in below)
+        left = self._skipped(residue, index, first)
+        assert left is not None, "a name that is reached leaves something"
+        return ("quoted", first, left, node), bytes(then)
+
+    def _open(self, residue: Residue) -> _Open:
+        known = self._known_open.get(residue)
+        if known is None:
+            known = self._known_open[residue] = _Open()
+            for formula, atom in self.atoms(residue):
+                match atom:
+                    case Required(name):
+                        known.required[self._number_of[name]] = formula
+                    case Properties():
+                        known.properties.append((formula, atom))
+                    case PropertiesAtLeast() | PropertiesAtMost() | Names():
+                        known.others.append((formula, atom))
+            known.at = sorted(known.required)
+        return known
+
+    def _skipped(self, residue: Residue, start: int, end: int) -> Residue | None:
+        """The residue once it is clear that names[start:end] do not come; None if nothing wanted is left."""
+        while True:
+            open_ = self._open(residue)
+            at = bisect_left(open_.at, start)
+            if at == len(open_.at) or open_.at[at] >= end:
+                return residue
+            number = open_.at[at]
+            if (residue, number) not in self._without:
+                left = self.substitute(residue, {open_.required[number]: FALSE})
+                self._without[residue, number] = left if self.is_possible(left) else None
+            after = self._without[residue, number]
+            if after is None:
+                return None
+            residue, start = after, number + 1
+
+    def _member(self, residue: Residue, number: int | None, bits: int) -> State | None:
+        """The state behind a property's name: a declared one by its number, or None and `bits` say which of the asked
+        formulas hold of it."""
+        key = (residue, number, bits)
+        if key not in self._states:
+            self._states[key] = self._find_member(*key)
+        return self._states[key]
+
+    def _find_member(self, residue: Residue, number: int | None, bits: int) -> State | None:
+        name = None if number is None else self.names[number]
+        about = {formula: bool(bits >> bit & 1) for bit, formula in enumerate(self._keys.formulas)}
+        open_ = self._open(residue)
+        values: dict[int, int] = {}
+        questions: list[Question] = []
+        if number in open_.required:
+            values[open_.required[number]] = TRUE
+        for formula, atom in open_.others:
+            match atom:
+                case PropertiesAtLeast(count):
+                    values[formula] = self.formulas.atom(PropertiesAtLeast(count - 1)) if count > 1 else TRUE
+                case PropertiesAtMost(count):
+                    values[formula] = self.formulas.atom(PropertiesAtMost(count - 1)) if count > 0 else FALSE
+                case Names(name_formula):
+                    if not self._holds_of_name(name_formula, name, about):
+                        values[formula] = FALSE
+        for formula, properties in open_.properties:
+            value = self._value_formula(formula, properties, name, about)
+            if value == FALSE:
+                values[formula] = FALSE
+            elif value != TRUE:
+                questions.append(Question(formula, value, formula, FALSE))
+        left = self.substitute(residue, values)
+        if not self.is_possible(left):
+            return None
+        if values:
+            alive = set(self.formulas.atoms(*left))
+            questions = [question for question in questions if question.atom in alive]
+        member = (len(self.names) if number is None else number + 1, left, tuple(questions))
+        found = self._numbers.setdefault(member, len(self._members))
+        if found == len(self._members):
+            self._members.append(member)
+        return "colon", found
+
+    def _value_formula(self, formula: int, atom: Properties, name: str | None, about: dict[int, bool]) -> int:
+        declared = self._declared.get(formula)
+        if declared is None:
+            declared = self._declared[formula] = {}
+            for other, inner in atom.named:
+                declared[other] = self.formulas.and_((declared[other], inner)) if other in declared else inner
+        applying = [declared[name]] if name is not None and name in declared else []
+        for pattern, inner in atom.patterns:
+            if self._holds_of_name(self.formulas.atom(Pattern(pattern)), name, about):
+                applying.append(inner)
+        return self.formulas.and_(applying) if applying else atom.rest
+
+    def _holds_of_name(self, formula: int, name: str | None, about: dict[int, bool]) -> bool:
+        special = self.formulas.specialise(formula, "string")
+        if special in (FALSE, TRUE):
+            return special == TRUE
+        return about[special] if name is None else holds_of_text(self.formulas, special, name)
+
+    def _ended(self, residue: Residue) -> Residue:
+        values = {}
+        for formula, atom in self.atoms(residue):
+            values[formula] = FALSE if isinstance(atom, (PropertiesAtLeast, Required)) else TRUE
+        return self.substitute(residue, values)
+
+
+def holds_of_text(formulas: Formulas, special: int, text: str) -> bool:
+    """Whether a formula about strings holds of a given text."""
+    values = {}
+    for formula in formulas.atoms(special):
+        atom = formulas.atom_of(formula)
+        assert isinstance(atom, StringAtom)
+        values[formula] = TRUE if string_holds(atom, text) else FALSE
+    return formulas.substitute(special, values) == TRUE
