@@ -154,10 +154,8 @@ class _Numbering:
         return calls, [sum(state == 0 for state, _ in graph.numbers) for graph in numbers]
 
     def _row(self, graph: _Graph, state: int, wanted: int) -> PackedRow:
-        under = DEAD
-        if state in graph.part.bases:
-            part, base = graph.part.bases[state]
-            under = self.number(self.graph(part), base, wanted)
+        base = graph.part.bases.get(state)
+        under = DEAD if base is None else self.number(self.graph(base[0]), base[1], wanted)
         numbers, returnable = graph.numbers, graph.returnable
         cells: list[int] = []
         for columns, edge in graph.part.rows[state]:

@@ -147,18 +147,18 @@ class Explorer:
         return part
 
     def _overlay(self, overlay: Overlay) -> Part:
-        base = self._whole(overlay.base)
         part = Part(None)
         self._budget.spend("max_states", len(overlay.rows))
-        for state, (under, cells) in enumerate(overlay.rows):
+        part.labels = {edge.label for _, cells in overlay.rows for _, edge in cells if type(edge) is Return}
+        if overlay.base is not None:
+            base = self._whole(overlay.base)
+            assert max(base.labels) < min(part.labels), "the labels of an overlay are above those of its base"
+            part.labels |= base.labels
+            part.bases = {state: (base, under) for state, (under, _) in enumerate(overlay.rows) if under is not None}
+        for _, cells in overlay.rows:
             part.rows.append(
                 [(self._column(columns), None if edge is None else _static(edge)) for columns, edge in cells]
             )
-            if under is not None:
-                part.bases[state] = (base, under)
-        own = {edge.label for _, cells in overlay.rows for _, edge in cells if type(edge) is Return}
-        assert max(base.labels) < min(own), "the labels of an overlay are above those of its base"
-        part.labels = base.labels | own
         return part
 
     def _column(self, columns: Columns) -> int:

@@ -27,15 +27,17 @@ class Budget:
     def __init__(self, limits: CompileLimits) -> None:
         self.limits = limits
         self._spent = dict.fromkeys(CompileLimits.__slots__, 0)
+        self._allowed: dict[str, int] = {limit: getattr(limits, limit) for limit in CompileLimits.__slots__}
 
     def spend(self, limit: str, amount: int) -> None:
         """Raises GrammarTooLargeError once more is spent than the limit of this name allows."""
-        self._spent[limit] += amount
-        self.check(limit, self._spent[limit])
+        spent = self._spent[limit] = self._spent[limit] + amount
+        if spent > self._allowed[limit]:
+            self.check(limit, spent)
 
     def check(self, limit: str, value: int) -> None:
         """Raises GrammarTooLargeError if a single value is over the limit of this name."""
-        allowed = getattr(self.limits, limit)
+        allowed = self._allowed[limit]
         if value > allowed:
             raise GrammarTooLargeError(
                 f"the constraint is too large: {limit} is {allowed} and at least {value} would be needed; "

@@ -126,13 +126,12 @@ def packed(
     representatives = _first_of_each(classes)
     budget.check("max_table_bytes", 4 * states.num_states * len(representatives))
     table = np.zeros((states.num_states, len(representatives)), dtype=np.int32)
-    cells_of = [np.flatnonzero(holds) for holds in members[:, representatives]]
+    cells = _Cells(states, used, members[:, representatives])
     is_over = states.bases != DEAD
+    cells.write(table, ~is_over[states.owners])
     over = np.flatnonzero(is_over)
-    of_base = ~is_over[states.owners]
-    _fill(table, states, of_base, used, cells_of)
     table[over] = table[states.bases[over]]
-    _fill(table, states, ~of_base, used, cells_of)
+    cells.write(table, is_over[states.owners])
     # Where two entries of a state are the same by now, bytes that were told apart may be alike.
     fewer = _classes(table)
     return Automaton(
@@ -144,21 +143,23 @@ def packed(
     )
 
 
-def _fill(
-    table: npt.NDArray[np.int32],
-    states: MergedStates,
-    chosen: npt.NDArray[np.bool_],
-    used: _Ints,
-    cells_of: list[_Ints],
-) -> None:
-    """Writes the chosen cells; `cells_of`: where in a row the columns `used[i]` are."""
-    where = np.searchsorted(used, states.columns[chosen])
-    order = np.argsort(where, kind="stable")
-    owners, entries = states.owners[chosen][order], states.entries[chosen][order]
-    ends = np.cumsum(np.bincount(where, minlength=len(used)))[:-1]
-    for cells, rows, values in zip(cells_of, np.split(owners, ends), np.split(entries, ends), strict=True):
-        if len(rows):
-            table[rows[:, None], cells] = values[:, None]
+class _Cells:
+    """Where in a table the cells of the states are: the columns numbered used[i] are those that `members[i]` marks."""
+
+    def __init__(self, states: MergedStates, used: _Ints, members: npt.NDArray[np.bool_]) -> None:
+        self._states = states
+        self._numbers = np.searchsorted(used, states.columns)
+        self._places = np.nonzero(members)[1]  # columns of the table, those of one number after the other
+        self._sizes = members.sum(axis=1)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+
+    def write(self, table: npt.NDArray[np.int32], chosen: npt.NDArray[np.bool_]) -> None:
+        numbers = self._numbers[chosen]
+        sizes = self._sizes[numbers]
+        ends = np.cumsum(sizes)
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
+        places = self._places[np.repeat(self._starts[numbers], sizes) + within]
+        table[np.repeat(self._states.owners[chosen], sizes), places] = np.repeat(self._states.entries[chosen], sizes)
 
 
 def _classes(table: npt.NDArray[np.generic]) -> _Ints:

@@ -99,13 +99,13 @@ class Procedure:
 @dataclass(frozen=True, eq=False, slots=True)
 class Overlay:
     """A procedure written over another one, `base`, which has no calls: a state does what a state of the base does,
-    but on the given bytes; None refuses them. State 0 is the start.
+    but on the given bytes; None refuses them. State 0 is the start. Without a base, what is not given is refused.
 
     Labels of the base are lower than those of the overlay's own edges, and each stays possible wherever the base's
     state is written over.
     """
 
-    base: Procedure
+    base: Procedure | None
     rows: list[tuple[int | None, list[tuple[Columns, Move | Return | None]]]]  # (state of the base, what differs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +81,31 @@ def number_procedure(atoms: Sequence[NumberAtom], label_of: LabelOf, budget: Bud
     `label_of` maps which atoms hold (in their order) to the label to return, None for numbers that are not wanted.
     Raises GrammarTooLargeError.
     """
+    if len(atoms) <= 3 and all(map(_is_common, atoms)):
+        labels = tuple(label_of(truths) for truths in product((False, True), repeat=len(atoms)))
+        return _common_number_procedure(tuple(atoms), labels)
+    return _number_procedure(atoms, label_of, budget)
+
+
+def _is_common(atom: NumberAtom) -> bool:
+    """Of a kind of which there are few, with small tables."""
+    match atom:
+        case AtLeast(value, _) | AtMost(value, _):
+            return value.denominator == 1 and abs(value) < 1000
+    return isinstance(atom, Integer)
+
+
+@lru_cache(maxsize=256)
+def _common_number_procedure(atoms: tuple[NumberAtom, ...], labels: tuple[int | None, ...]) -> Procedure:
+    """`labels`: for each way in which atoms hold, in the order of their binary numbers."""
+
+    def label_of(truths: tuple[bool, ...]) -> int | None:
+        return labels[sum(truth << place for place, truth in enumerate(reversed(truths)))]
+
+    return _number_procedure(atoms, label_of, Budget(CompileLimits()))
+
+
+def _number_procedure(atoms: Sequence[NumberAtom], label_of: LabelOf, budget: Budget) -> Procedure:
     explored = number_table(tuple(atoms), budget)
     labels = _labels(explored.truths, label_of)
     table, labels, _ = minimize_labelled(explored.table, labels)

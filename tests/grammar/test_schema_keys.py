@@ -10,7 +10,7 @@ import pytest
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.procedure import Edge, Move, Overlay, Procedure, Return
 from sgrun.grammar.scalars import string_procedure
-from sgrun.grammar.schema.keys import can_lay_out, names_procedure
+from sgrun.grammar.schema.keys import can_lay_out, listed_procedure, names_procedure
 from sgrun.grammar.strings import TextEquals
 
 
@@ -74,3 +74,16 @@ def test_a_name_is_not_hidden_behind_escapes() -> None:
 
 def test_names_with_other_than_printable_ascii_are_left_to_the_general_procedure() -> None:
     assert can_lay_out(["a", "~ !"]) and not can_lay_out(["é"]) and not can_lay_out(["\n"])
+
+
+@pytest.mark.parametrize("texts", [*NAMES[:-1], ["", "/"], ["~", "\\", '"']], ids=str)
+def test_listed_texts_are_those_of_the_general_procedure(texts: list[str]) -> None:
+    direct = listed_procedure(texts, 1)
+    general = string_procedure(
+        [TextEquals(text) for text in texts], lambda truths: 1 if any(truths) else None, Budget(CompileLimits())
+    )
+    spelled = [json.dumps(text) for text in [*texts, *(text + "x" for text in texts), *(text[:-1] for text in texts)]]
+    spelled += [text.replace("/", "\\/") for text in spelled] + ['"\\u0061"', '"a\\u0062"', '"\\n"', '"é"', '"\\/\\/"']
+    assert {label_of(direct, text.encode()) for text in spelled} == {1, None}
+    for text in spelled:
+        assert label_of(direct, text.encode()) == label_of(general, text.encode()), text

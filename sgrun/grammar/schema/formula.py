@@ -107,6 +107,10 @@ class Formulas:
         op, args = self._nodes[formula]
         return args if op == "and" else (formula,)  # type: ignore[return-value]
 
+    def disjuncts(self, formula: int) -> tuple[int, ...]:
+        op, args = self._nodes[formula]
+        return args if op == "or" else (formula,)  # type: ignore[return-value]
+
     def atom_of(self, formula: int) -> Hashable | None:
         """The atom that this formula is, None if it is something else."""
         op, args = self._nodes[formula]

@@ -11,12 +11,12 @@ from sgrun.grammar.automaton import Automaton, Unchecked
 from sgrun.grammar.explore import ProcedureLike, Row, State
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.numbers import NumberAtom
-from sgrun.grammar.procedure import END, Procedure, Return
+from sgrun.grammar.procedure import END, Return
 from sgrun.grammar.scalars import number_procedure, string_procedure
 from sgrun.grammar.schema.arrays import ArrayProcedure
 from sgrun.grammar.schema.containers import Layout, ValueKey, add_value
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
-from sgrun.grammar.schema.keys import can_lay_out, names_procedure, plain_string
+from sgrun.grammar.schema.keys import can_lay_out, listed_procedure, names_procedure, plain_string
 from sgrun.grammar.schema.objects import KeysKey, ObjectProcedure
 from sgrun.grammar.schema.reader import Reader
 from sgrun.grammar.strings import StringAtom, TextEquals
@@ -78,9 +78,12 @@ class Values:
         assert key == ROOT
         return _Root(self)
 
-    def _scalar(self, key: ValueKey) -> Procedure:
+    def _scalar(self, key: ValueKey) -> ProcedureLike:
         if key.kind == "string" and not key.formulas:
             return plain_string(0)
+        listed = self._listed_texts(key)
+        if listed is not None:
+            return listed_procedure(listed, 1)
         ids = self.formulas.atoms(*key.formulas)
 
         def label_of(truths: tuple[bool, ...]) -> int | None:
@@ -94,6 +97,15 @@ class Values:
         if key.kind == "number":
             return number_procedure([atom for atom in atoms if isinstance(atom, NumberAtom)], label_of, self.budget)
         return string_procedure([atom for atom in atoms if isinstance(atom, StringAtom)], label_of, self.budget)
+
+    def _listed_texts(self, key: ValueKey) -> list[str] | None:
+        """The texts of which the value has to be one, if that is all and they can be laid out."""
+        if len(key.formulas) != 1 or key.wanted != frozenset([1]):
+            return None
+        atoms = map(self.formulas.atom_of, self.formulas.disjuncts(key.formulas[0]))
+        texts = [atom.text if isinstance(atom, TextEquals) else None for atom in atoms]
+        listed = [text for text in texts if text is not None]
+        return listed if len(listed) == len(texts) and can_lay_out(listed) else None
 
     def _keys(self, key: KeysKey) -> ProcedureLike:
         if not key.formulas and can_lay_out(key.names):
