@@ -9,6 +9,8 @@ import functools
 import inspect
 import json
 import operator
+import sys
+import types
 import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -85,8 +87,9 @@ def _with_pydantic(source: object, work: Callable[[], Any]) -> Any:
         ) from error
     try:
         return work()
-    except (PydanticUserError, NameError, TypeError, ImportError, AttributeError) as error:
-        # Names of annotations, an extra of Pydantic that a type needs, and instances of dataclasses end so.
+    except (PydanticUserError, NameError, TypeError, ImportError, AttributeError, RecursionError) as error:
+        # Names of annotations, an extra of Pydantic that a type needs, instances of dataclasses, and a TypedDict that
+        # holds itself end so.
         reason = str(error).partition("\n")[0]
         raise InvalidParameterError(f"the type or schema is {source!r}; allowed: {_ALLOWED}: {reason}") from error
 
@@ -94,7 +97,7 @@ def _with_pydantic(source: object, work: Callable[[], Any]) -> Any:
 def _adapter(source: object) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    form: Any = _arguments_type(source) if inspect.isroutine(source) else source
+    form: Any = _arguments_type(source) if inspect.isroutine(source) else _readable(source)
     return TypeAdapter(form)
 
 
@@ -110,17 +113,45 @@ def _arguments_type(function: Callable[..., object]) -> Any:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"the parameter {parameter} of {function.__name__} cannot be given by name")
-        hint = hints.get(name, Any)
+        hint = _readable(hints.get(name, Any))
         fields[name] = hint if parameter.default is parameter.empty else typing.NotRequired[hint]
     return _record(function.__name__, fields, inspect.getdoc(function))
 
 
 def _record(name: str, fields: dict[str, Any], doc: str | None = None) -> Any:
-    import typing_extensions  # Pydantic does not take the TypedDict of `typing` before Python 3.12
+    record = _typed_dict(name, fields, doc)
+    record.__pydantic_config__ = {"extra": "forbid"}
+    return record
+
+
+def _readable(form: Any) -> Any:
+    """The type with each TypedDict of `typing` as one of `typing_extensions`: Pydantic takes no other before 3.12."""
+    if typing.is_typeddict(form) and sys.version_info < (3, 12):
+        hints = typing.get_type_hints(form, include_extras=True)
+        fields = {name: _field(hint, name in form.__required_keys__) for name, hint in hints.items()}
+        return _typed_dict(form.__name__, fields, form.__doc__)
+    arguments = typing.get_args(form)
+    readable = tuple(map(_readable, arguments))
+    if readable == arguments:
+        return form
+    origin: Any = typing.get_origin(form)
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, readable)
+    return typing.Annotated[readable] if origin is typing.Annotated else origin[readable]
+
+
+def _field(hint: Any, is_required: bool) -> Any:
+    if typing.get_origin(hint) in (typing.Required, typing.NotRequired):
+        is_required = typing.get_origin(hint) is typing.Required
+        (hint,) = typing.get_args(hint)
+    return _readable(hint) if is_required else typing.NotRequired[_readable(hint)]
+
+
+def _typed_dict(name: str, fields: dict[str, Any], doc: str | None) -> Any:
+    import typing_extensions
 
     make: Any = typing_extensions.TypedDict
     record = make(name, fields)
-    record.__pydantic_config__ = {"extra": "forbid"}
     record.__doc__ = doc
     return record
 

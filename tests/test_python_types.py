@@ -7,9 +7,10 @@ import enum
 import json
 import subprocess
 import sys
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, NewType
+from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Required
 
 import annotated_types
 import pytest
@@ -37,6 +38,18 @@ class Movie(TypedDict):
     year: int
 
 
+class Seat(typing.TypedDict, total=False):
+    """A seat."""
+
+    row: Required[int]
+    letter: str
+
+
+class Hall(typing.TypedDict):
+    seats: list[Seat]
+    owner: NotRequired[Annotated[Seat, "by title"] | None]
+
+
 class Pair(NamedTuple):
     first: int
     second: str
@@ -60,6 +73,9 @@ VALUES: list[tuple[Any, str, Any, str]] = [
     (Color, "2", Color.TWO, '"blue"'),
     (Point, '{"x": 1}', Point(1, 0.5), '{"y": 1}'),
     (Movie, '{"title": "M", "year": 1931}', {"title": "M", "year": 1931}, '{"title": "M"}'),
+    (Seat, '{"row": 1}', {"row": 1}, '{"letter": "a"}'),
+    (Hall, '{"seats": [{"row": 1}], "owner": null}', {"seats": [{"row": 1}], "owner": None}, '{"seats": [{}]}'),
+    (dict[str, Seat | int], '{"a": {"row": 1}, "b": 2}', {"a": {"row": 1}, "b": 2}, '{"a": {}}'),
     (Pair, '[1, "b"]', Pair(1, "b"), '["b", 1]'),
     (Tree, '{"value": 1, "children": [{"value": 2}]}', Tree(value=1, children=[Tree(value=2)]), '{"children": []}'),
     (int | None, "null", None, '"a"'),
@@ -89,6 +105,13 @@ def test_a_type_constrains_its_text_which_is_read_as_its_value(
 def schedule(city: str, day: datetime.date, *, schema: Percent = 5, copy: Color | None = None) -> str:
     """Plans something."""
     return f"{city} {day} {schema} {copy}"
+
+
+def test_the_two_typed_dicts_are_one_to_a_schema() -> None:
+    schema = json_schema(Seat)
+    assert isinstance(schema, dict)
+    assert (schema["required"], schema["description"]) == (["row"], "A seat.")
+    assert "additionalProperties" not in schema
 
 
 def test_a_function_is_the_schema_of_its_parameters() -> None:

@@ -23,7 +23,7 @@ from sgrun.grammar.automaton import Unchecked
 from sgrun.grammar.compiler import GrammarCompiler, compile_grammar
 from sgrun.grammar.limits import CompileLimits
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
-from sgrun.types import ChoicesSpec, GrammarSpec, JsonSchemaSpec, RegexSpec
+from sgrun.types import ChoicesSpec, DfaSpec, GrammarSpec, JsonSchemaSpec, RegexSpec
 
 UNLIMITED = CompileLimits(**dict.fromkeys(CompileLimits.__slots__, 10**15))
 ENDLESS = RegexSpec("(.*a.{40}|b)")  # 2^40 states
@@ -214,7 +214,7 @@ def test_worker_killed_at_work_is_replaced_once_then_the_spec_is_refused(child_p
 
 def test_spec_of_a_size_that_no_limit_allows_is_not_even_sent() -> None:
     compiler = GrammarCompiler(CompileLimits(max_source_len=3))
-    for spec in (RegexSpec("abcd"), ChoicesSpec(("ab", "cd"))):
+    for spec in (RegexSpec("abcd"), ChoicesSpec(("ab", "cd")), DfaSpec((0,) * 256, ((0,), (1,)), (1,))):
         with pytest.raises(GrammarTooLargeError, match="max_source_len is 3"):
             compiler.submit(spec).result(30)
     compiler.close()
