@@ -69,7 +69,7 @@ def judge(new_engine: NewEngine) -> Job[Judgement]:
     def judged(case: Case) -> Judgement:
         started = time.process_time()
         try:
-            compiled = engine.compile(case.schema)
+            compiled = engine.compile(case.schema, formats=case.formats)
         except Refused as error:
             return Judgement(REFUSED, str(error))
         compile_s = time.process_time() - started

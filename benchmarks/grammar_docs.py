@@ -38,10 +38,13 @@ their instances, written compactly with keys as given or in schema order:
 NOTES = """\
 Right by choice, though counted as not right:
 
-- `format` is enforced, as users of constraints expect. Draft 2020-12 makes it an annotation by default, which is what
-  its 19 groups of the required file `format` want; those of `optional/format` want it enforced.
 - Nothing is fetched: references out of the schema, other meta-schemas among them, are refused (`refRemote`).
 - A schema that nothing satisfies is refused (`InvalidGrammarError`): there is no text to generate.
+- Dialects other than the drafts are refused, also where the standard allows to pass over what they add (`vocabulary`).
+
+`format` is enforced, as users of constraints expect, but not in the groups of the required file `format`, which hold it
+to be an annotation, as the drafts have it by default: sgrun compiles these with `formats=False`. The other engines have
+no such option.
 """
 
 SPEED = """

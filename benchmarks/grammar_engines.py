@@ -72,7 +72,8 @@ class Compiled(Protocol):
 
 
 class Engine(Protocol):
-    def compile(self, schema: str) -> Compiled: ...
+    def compile(self, schema: str, *, formats: bool = True) -> Compiled:
+        """`formats` False: `format` is an annotation, in engines that have the choice."""
 
 
 def accepts(compiled: Compiled, tokens: Sequence[int]) -> bool:
@@ -118,11 +119,11 @@ class Sgrun:
     def __init__(self, tokens: Tokens) -> None:
         self.vocabulary = Vocabulary(tokens.data, [tokens.end])
 
-    def compile(self, schema: str) -> SgrunCompiled:
+    def compile(self, schema: str, *, formats: bool = True) -> SgrunCompiled:
         self.vocabulary.masks = MaskCache(self.vocabulary, DEFAULT_MASK_BYTES)
         started = time.process_time()
         try:
-            automaton = compile_grammar(JsonSchemaSpec(schema, strict=False))
+            automaton = compile_grammar(JsonSchemaSpec(schema, strict=False, formats=formats))
         except GrammarError as error:
             raise Refused(f"{type(error).__name__}: {error}") from error
         if time.process_time() - started > SERVICE_LIMIT_S:
@@ -180,7 +181,7 @@ class Llguidance:
         self.tokenizer = module.LLTokenizer(module.TokenizerWrapper(_LlguidanceTokens(tokens)))
         self.options = {"lenient": True} if is_lenient else None
 
-    def compile(self, schema: str) -> LlguidanceCompiled:
+    def compile(self, schema: str, *, formats: bool = True) -> LlguidanceCompiled:
         try:
             grammar = self.matcher.grammar_from_json_schema(schema, overrides=self.options)
         except ValueError as error:
@@ -237,7 +238,7 @@ class Xgrammar:
         self.compiler = self.module.GrammarCompiler(info, max_threads=1, cache_enabled=False)
         self.is_strict = is_strict
 
-    def compile(self, schema: str) -> XgrammarCompiled:
+    def compile(self, schema: str, *, formats: bool = True) -> XgrammarCompiled:
         try:
             grammar = self.compiler.compile_json_schema(schema, strict_mode=self.is_strict)
         except (RuntimeError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`keywords`: what the schema is about, as its source says. `schema` is JSON text."""
+    """`keywords`: what the schema is about, as its source says. `schema` is JSON text. `formats`: whether its instances
+    are judged by a reader to whom `format` is an assertion."""
 
     name: str
     keywords: tuple[str, ...]
     schema: str
     instances: tuple[Instance, ...]
+    formats: bool = True
 
 
 def maskbench(path: Path) -> list[Case]:
@@ -45,7 +47,8 @@ def maskbench(path: Path) -> list[Case]:
 def test_suite(folder: Path, draft: str) -> list[Case]:
     """The groups of one draft of the JSON-Schema-Test-Suite, the optional files included.
 
-    The dialect is written into schemas that can hold it and do not name one.
+    The dialect is written into schemas that can hold it and do not name one. The required file `format` holds
+    `format` to be an annotation where the draft does so by default, the optional files to be an assertion.
     """
     cases = []
     for file in sorted((folder / draft).rglob("*.json")):
@@ -54,7 +57,8 @@ def test_suite(folder: Path, draft: str) -> list[Case]:
             schema = group["schema"]
             if isinstance(schema, dict) and "$schema" not in schema:
                 schema = {"$schema": DIALECTS[draft], **schema}
-            cases.append(_case(f"{keyword}: {group['description']}", (keyword,), schema, group["tests"]))
+            case = _case(f"{keyword}: {group['description']}", (keyword,), schema, group["tests"])
+            cases.append(replace(case, formats=keyword != "format"))
     return cases
 
 
