@@ -44,6 +44,7 @@ LONE_SURROGATE = "\ud800"
         ('{"anyOf":[]}', "#/anyOf is empty"),
         ('{"anyOf":{}}', "#/anyOf is "),
         ('{"items":{"not":{"oneOf":[]}}}', "#/items/not/oneOf is empty"),
+        ('{"items":{"anyOf":[{"$ref":"#/items"}]},"uniqueItems":true}', "#/items: the reference leads only to itself"),
         ('{"type":', "is not JSON"),
         ('{"const":NaN}', "NaN is no JSON value"),
         ('{"const":1e999}', "beyond the range"),

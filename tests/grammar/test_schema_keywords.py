@@ -116,6 +116,16 @@ ARRAYS: list[Case] = [
     ({"uniqueItems": True, "items": {"enum": [1, "a", None]}}, [[], [1, "a"], [None, 1, "a"]], [[1, 1], ["a", 1, "a"]]),
     ({"uniqueItems": True, "items": {"type": "boolean"}}, [[True], [False, True]], [[True, True]]),
     ({"uniqueItems": False}, [[1, 1]], []),
+    ({"uniqueItems": True, "items": {"enum": list("abcdefgh")}}, [list("hgfedcba"), []], [["a", "h", "a"]]),
+    ({"uniqueItems": True, "items": {"type": ["null", "boolean"]}}, [[None, True, False]], [[None, None]]),
+    ({"uniqueItems": True, "items": {"type": "integer", "minimum": 0.5, "maximum": 3}}, [[3, 1, 2]], [[3, 1, 3],
+     [1, 1.0]]),
+    ({"uniqueItems": True, "items": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/x"}]}, "$defs": {"x":
+      {"allOf": [{"type": "string"}, {"enum": ["a", True]}]}}}, [[None, "a"], ["a"]], [[None, None], ["a", "a"], [1]]),
+    ({"uniqueItems": True, "prefixItems": [{"type": "boolean"}, {"const": 0}], "items": False}, [[True, 0], [False]],
+     [[0], [True, 0, 0], [True, True]]),
+    ({"uniqueItems": True, "prefixItems": [{"type": "boolean"}, {"enum": [True, 1]}], "maxItems": 2},
+     [[False, True], [True, 1]], [[True, True]]),
 ]  # fmt: skip
 
 UNEVALUATED: list[Case] = [
@@ -272,6 +282,14 @@ def test_content_that_is_not_enforced_is_listed(schema: Any, pointers: list[str]
         ({"items": {"items": {"type": "integer"}, "uniqueItems": True}}, ["#/items/uniqueItems"]),
         ({"items": {"enum": list(range(20))}, "uniqueItems": True}, ["#/uniqueItems"]),
         ({"items": {"enum": [1, 2]}, "uniqueItems": True}, []),
+        ({"prefixItems": [{"const": 1}, {"const": 2}], "uniqueItems": True}, ["#/uniqueItems"]),
+        ({"prefixItems": [{"enum": [*range(5)]}, {"enum": [*range(5, 10)]}], "items": False, "uniqueItems": True},
+         ["#/uniqueItems"]),
+        ({"items": {"oneOf": [{"const": 1}, {"const": 2}]}, "uniqueItems": True}, []),
+        ({"$schema": DIALECTS[4], "items": {"const": 1}, "uniqueItems": True}, ["#/uniqueItems"]),
+        ({"prefixItems": [{"const": 1}, {}], "items": False, "uniqueItems": True}, ["#/uniqueItems"]),
+        ({"items": {"anyOf": [{"const": 1}, {"type": "string"}]}, "uniqueItems": True}, ["#/uniqueItems"]),
+        ({"items": {"type": "integer", "minimum": 1, "maximum": 100}, "uniqueItems": True}, ["#/uniqueItems"]),
         ({"uniqueItems": False}, []),
         ({"properties": {"a/b": {"uniqueItems": True}}}, ["#/properties/a~1b/uniqueItems"]),
         ({"minProperties": 2}, ["#/minProperties"]),

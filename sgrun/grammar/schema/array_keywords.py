@@ -8,14 +8,12 @@ from sgrun.grammar.automaton import Unchecked
 from sgrun.grammar.schema import arguments
 from sgrun.grammar.schema.arguments import Schema
 from sgrun.grammar.schema.atoms import ContainsAtLeast, ContainsAtMost, Items, ItemsAtLeast, ItemsAtMost
-from sgrun.grammar.schema.combining import equals
+from sgrun.grammar.schema.finite import Values, few_values, joined
 from sgrun.grammar.schema.formula import TRUE
 from sgrun.grammar.schema.places import Place
 
 if TYPE_CHECKING:
     from sgrun.grammar.schema.reader import Reader
-
-MAX_UNIQUE_VALUES = 6  # of an enum of items, so that uniqueItems is a small set of values seen
 
 
 def prefix_items(reader: Reader, schema: Schema, place: Place) -> int:
@@ -62,30 +60,29 @@ def max_items(reader: Reader, schema: Schema, place: Place) -> int:
 def unique_items(reader: Reader, schema: Schema, place: Place) -> int:
     if schema["uniqueItems"] is not True:
         return TRUE
-    if isinstance(schema.get("maxItems"), int) and schema["maxItems"] <= 1:
+    if _is_at_most(schema, "maxItems", 1):
         return TRUE
     values = _item_values(reader, schema, place)
     if values is not None:
-        once = (ContainsAtMost(equals(reader, value, place), 1) for value in values)
-        return reader.atoms(list(once))
-    reader.checked_afterwards.append(Unchecked("uniqueItems", f"#{place.at('uniqueItems').pointer}"))
+        return reader.atoms(ContainsAtMost(value, 1) for value in values)
+    reader.checked_afterwards.append(Unchecked("uniqueItems", str(place.at("uniqueItems"))))
     return TRUE
 
 
-def _item_values(reader: Reader, schema: Schema, place: Place) -> list[object] | None:
-    """The values of which all items are, if they are few."""
-    items = schema.get("items")
-    if "prefixItems" in schema or not isinstance(items, dict):
+def _item_values(reader: Reader, schema: Schema, place: Place) -> Values | None:
+    """The values that any of the items may have, if they are few."""
+    items = schema.get("items", True)
+    if isinstance(items, list):
+        prefix, rest = [place.at("items", number) for number in range(len(items))], "additionalItems"
+    else:
+        listed = schema.get("prefixItems") if reader.draft >= 2020 else None
+        prefix = [place.at("prefixItems", number) for number in range(len(listed) if isinstance(listed, list) else 0)]
+        rest = "items"
+    later = [place.at(rest)] if rest in schema else []
+    if not later and not _is_at_most(schema, "maxItems", len(prefix)):
         return None
-    while set(items) == {"$ref"}:
-        items = reader.document.value(reader.document.refer(items["$ref"], place.at("items"), "$ref").pointer)
-        if not isinstance(items, dict):
-            return None
-    values: object = items.get("enum")
-    if "const" in items:
-        values = [items["const"]]
-    elif items.get("type") == "boolean":
-        values = [True, False]
-    elif items.get("type") == "null":
-        values = [None]
-    return values if isinstance(values, list) and len(values) <= MAX_UNIQUE_VALUES else None
+    return joined(few_values(reader, reader.document.entered(item)) for item in (*prefix, *later))
+
+
+def _is_at_most(schema: Schema, keyword: str, count: int) -> bool:
+    return isinstance(schema.get(keyword), int) and schema[keyword] <= count
