@@ -1,10 +1,9 @@
 """Matrix products, on a GPU: few rows by streaming the weights once, more by the library.
 
 A step of few rows takes as long as its weights take to be read. One kernel reads them in pieces that stay in flight
-several deep, multiplies all rows (padded to 16) at once, and carries what stands before and after a product: the sum
-and norm in front, the gate behind. The norm's factor is known only after the last column, so it is applied to the
-finished product. Every output is summed by one program in a fixed order: no result depends on timing, or on the rows
-beside it.
+several deep, multiplies all rows at once, and carries what stands before and after a product: the sum and norm in
+front, the gate behind. The norm's factor is known only after the last column, so it is applied to the finished product.
+Every output is summed by one program in a fixed order: no result depends on timing, or on the rows beside it.
 
 Shape legend: see `reference`.
 """
@@ -23,34 +22,44 @@ from sgrun_kernels.activation import silu, silu_mul
 from sgrun_kernels.norms import add_rms_norm
 
 MAX_STREAM_ROWS = 16
-BLOCK_ROWS = 16  # the least that tensor cores multiply
 
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    block_outputs: int
-    block_columns: int
+    """How a product of few rows is cut into programs and pieces."""
+
+    block_rows: int  # the rows, padded
+    block_outputs: int  # of one program; gated, of each half
+    block_columns: int  # of a piece
     num_warps: int
     num_stages: int
 
 
-def stream_config(num_outputs: int, dtype: torch.dtype, is_gated: bool) -> StreamConfig:
-    """How a product of few rows is cut: 16 outputs a program unless that makes more than 8 programs for each of 132
-    multiprocessors; 8 KiB of weights a stage, whose rows are read in pieces of at least 256 bytes."""
-    block_outputs = 16
-    while block_outputs < 64 and triton.cdiv(num_outputs, block_outputs) > 8 * 132:
-        block_outputs *= 2
+def stream_config(num_rows: int, num_outputs: int, dtype: torch.dtype, is_gated: bool) -> StreamConfig:
+    """Pieces of 8 or 16 KiB of weights, and a warp for each 16 outputs, so that none is read from shared memory twice.
+
+    16 outputs a program, more where that still makes 4 programs for each of an H100's or H200's 132 multiprocessors.
+    All cuts of one product multiply with the same instruction: a row gives the same bits among any others.
+    """
     if dtype == torch.float32:
-        return StreamConfig(block_outputs=16, block_columns=32, num_warps=4, num_stages=3)
-    block_columns = 4096 // block_outputs // (2 if is_gated else 1)
-    return StreamConfig(block_outputs, block_columns, num_warps=4, num_stages=4)
+        return StreamConfig(block_rows=16, block_outputs=16, block_columns=32, num_warps=4, num_stages=3)
+    if num_outputs >= 64 * 8 * 132:
+        return StreamConfig(block_rows=16, block_outputs=64, block_columns=128, num_warps=4, num_stages=4)
+    block_outputs = 32 if num_outputs >= 32 * 4 * 132 else 16
+    return StreamConfig(
+        block_rows=8 if num_rows <= 8 else 16,
+        block_outputs=block_outputs,
+        block_columns=128 if is_gated else 4096 // block_outputs,
+        num_warps=block_outputs // 16,
+        num_stages=4,
+    )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias: x [T, K], weight [N, K] contiguous, bias [N]; returns [T, N]."""
     if not _is_streamed(x):
         return F.linear(x, weight, bias)
-    config = stream_config(len(weight), x.dtype, is_gated=False)
+    config = stream_config(len(x), len(weight), x.dtype, is_gated=False)
     out, _ = stream(x, weight, bias, config)
     return out
 
@@ -62,7 +71,7 @@ def add_norm_linear(
     if not _is_streamed(x) or x.dtype == torch.float16:  # which has no room for a product without the norm's factor
         hidden, total = add_rms_norm(x, residual, norm, eps)
         return linear(hidden, weight, bias), total
-    config = stream_config(len(weight), x.dtype, is_gated=False)
+    config = stream_config(len(x), len(weight), x.dtype, is_gated=False)
     return stream(x, weight, bias, config, norm=(residual, norm, eps))
 
 
@@ -73,7 +82,7 @@ def add_norm_gate_up(
     if not _is_streamed(x) or x.dtype == torch.float16:
         gate_up, total = add_norm_linear(x, residual, norm, eps, weight, bias)
         return silu_mul(gate_up), total
-    config = stream_config(len(weight) // 2, x.dtype, is_gated=True)
+    config = stream_config(len(x), len(weight) // 2, x.dtype, is_gated=True)
     return stream(x, weight, bias, config, norm=(residual, norm, eps), is_gated=True)
 
 
@@ -89,7 +98,7 @@ def stream(
     norm: tuple[Tensor, Tensor, float] | None = None,
     is_gated: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(product [T, N] or, gated, [T, N / 2]; x + residual, or x itself without a norm) of 1 to MAX_STREAM_ROWS rows.
+    """(product [T, N] or, gated, [T, N / 2]; x + residual, or x itself without a norm) of up to block_rows rows.
 
     `norm` is (residual [T, K], weight [K], eps) of the sum and norm in front of the product.
     """
@@ -118,7 +127,7 @@ def stream(
         HAS_NORM=norm is not None,
         HAS_BIAS=bias is not None,
         IS_GATED=is_gated,
-        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_ROWS=config.block_rows,
         BLOCK_OUTPUTS=config.block_outputs,
         BLOCK_COLUMNS=config.block_columns,
         num_warps=config.num_warps,
@@ -152,42 +161,42 @@ def _stream_kernel(
     """One program a block of outputs; gated, of the gate's and the up half's. The first one writes `total`."""
     program = tl.program_id(0)
     rows = tl.arange(0, BLOCK_ROWS)
-    is_row = (rows < num_rows)[:, None]
+    is_row = (rows < num_rows)[None, :]
     outputs = program * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     is_output = outputs < num_outputs
-    weight_rows = weight + outputs.to(tl.int64)[None, :] * num_columns
+    weight_rows = weight + outputs.to(tl.int64)[:, None] * num_columns
     up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
-    acc = tl.zeros((BLOCK_ROWS, BLOCK_OUTPUTS), tl.float32)
-    up_acc = tl.zeros((BLOCK_ROWS, BLOCK_OUTPUTS), tl.float32)
+    acc = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
+    up_acc = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
     squares = tl.zeros((BLOCK_ROWS,), tl.float32)
     for start in range(0, num_columns, BLOCK_COLUMNS):
         columns = start + tl.arange(0, BLOCK_COLUMNS)
         is_column = columns < num_columns
-        is_weight = is_column[:, None] & is_output[None, :]
-        piece = tl.load(weight_rows + columns[:, None], mask=is_weight, other=0.0)
-        inside = is_row & is_column[None, :]
-        value = tl.load(x + rows[:, None] * x_stride + columns[None, :], mask=inside, other=0.0)
+        is_weight = is_output[:, None] & is_column[None, :]
+        piece = tl.load(weight_rows + columns[None, :], mask=is_weight, other=0.0)
+        inside = is_column[:, None] & is_row
+        value = tl.load(x + rows[None, :] * x_stride + columns[:, None], mask=inside, other=0.0)
         if HAS_NORM:
-            added = tl.load(residual + rows[:, None] * residual_stride + columns[None, :], mask=inside, other=0.0)
+            added = tl.load(residual + rows[None, :] * residual_stride + columns[:, None], mask=inside, other=0.0)
             value = (value.to(tl.float32) + added.to(tl.float32)).to(x.dtype.element_ty)
-            tl.store(total + rows[:, None] * num_columns + columns[None, :], value, mask=inside & (program == 0))
+            tl.store(total + rows[None, :] * num_columns + columns[:, None], value, mask=inside & (program == 0))
             exact = value.to(tl.float32)
-            squares += tl.sum(exact * exact, axis=1)
+            squares += tl.sum(exact * exact, axis=0)
             factor = tl.load(norm + columns, mask=is_column, other=0.0).to(tl.float32)
-            value = (exact * factor[None, :]).to(x.dtype.element_ty)
-        acc = tl.dot(value, piece, acc, input_precision="ieee")
+            value = (exact * factor[:, None]).to(x.dtype.element_ty)
+        acc = tl.dot(piece, value, acc, input_precision="ieee")
         if IS_GATED:
-            up_piece = tl.load(up_rows + columns[:, None], mask=is_weight, other=0.0)
-            up_acc = tl.dot(value, up_piece, up_acc, input_precision="ieee")
+            up_piece = tl.load(up_rows + columns[None, :], mask=is_weight, other=0.0)
+            up_acc = tl.dot(up_piece, value, up_acc, input_precision="ieee")
     if HAS_NORM:
-        rstd = tl.rsqrt(squares / num_columns + eps)[:, None]
+        rstd = tl.rsqrt(squares / num_columns + eps)[None, :]
         acc *= rstd
         up_acc *= rstd
     if HAS_BIAS:
-        acc += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[None, :]
+        acc += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
         if IS_GATED:
-            up_acc += tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0).to(tl.float32)[None, :]
+            up_acc += tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
     if IS_GATED:
         acc = silu(acc) * up_acc
-    places = out + rows[:, None] * num_outputs + outputs[None, :]
-    tl.store(places, acc.to(out.dtype.element_ty), mask=is_row & is_output[None, :])
+    places = out + rows[None, :] * num_outputs + outputs[:, None]
+    tl.store(places, acc.to(out.dtype.element_ty), mask=is_output[:, None] & is_row)

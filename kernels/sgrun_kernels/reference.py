@@ -173,7 +173,7 @@ def plan_extend(
                 tokens=slice(start, start + extend_len),
                 seq_len=seq_len,
                 pages=page_tables[row, : -(-seq_len // page_size)],
-                mask=_causal_mask(seq_len, extend_len, page_tables.device) if has_prefix and extend_len > 1 else None,
+                mask=causal_mask(seq_len, extend_len, page_tables.device) if has_prefix and extend_len > 1 else None,
                 is_causal=not has_prefix,
             )
         )
@@ -247,7 +247,7 @@ def _places(cache: Tensor) -> Tensor:
     return cache.view(-1, cache.shape[2], cache.shape[3])
 
 
-def _causal_mask(seq_len: int, extend_len: int, device: torch.device) -> Tensor:
+def causal_mask(seq_len: int, extend_len: int, device: torch.device) -> Tensor:
     """[extend_len, seq_len] bool, True where the query may look."""
     keys = torch.arange(seq_len, device=device)
     return keys <= keys[seq_len - extend_len :, None]

@@ -72,11 +72,10 @@ def test_add_norm_gate_up_gates_the_second_half(dtype: torch.dtype, num_rows: in
     assert torch.equal(total, x + residual)
 
 
-@pytest.mark.parametrize("block_outputs", [16, 64])
-@pytest.mark.parametrize("block_columns", [16, 512])
-def test_every_cut_gives_the_same_product(block_outputs: int, block_columns: int) -> None:
+@pytest.mark.parametrize(("block_rows", "block_outputs", "block_columns"), [(8, 16, 512), (16, 64, 16)])
+def test_every_cut_gives_the_same_product(block_rows: int, block_outputs: int, block_columns: int) -> None:
     x, residual, norm, weight = torch.randn(3, 90), torch.randn(3, 90), torch.randn(90), _weight(50, 90, torch.float32)
-    config = StreamConfig(block_outputs, block_columns, num_warps=4, num_stages=2)
+    config = StreamConfig(block_rows, block_outputs, block_columns, num_warps=4, num_stages=2)
     out, _ = stream(x, weight, None, config, norm=(residual, norm, EPS))
     _assert_near(out, _normed(x, residual, norm) @ weight.double().T)
     gated, _ = stream(x, weight, None, config, is_gated=True)
@@ -119,9 +118,11 @@ def test_large_activations_do_not_overflow_half_precision() -> None:
     _assert_near(out, _normed(x, residual, norm) @ weight.double().T)
 
 
-@pytest.mark.parametrize("num_outputs", [1024, 6144, 14336, 128256])
+@pytest.mark.parametrize("num_outputs", [1024, 6144, 14336, 28672, 128256])
 def test_the_cut_makes_enough_programs_and_no_tiny_ones(num_outputs: int) -> None:
-    config = kernels.stream_config(num_outputs, torch.bfloat16, is_gated=False)
-    num_programs = -(-num_outputs // config.block_outputs)
-    assert config.block_outputs == 16 or num_programs >= 4 * 132
-    assert num_programs <= 8 * 132 or config.block_outputs == 64
+    for num_rows in range(1, MAX_STREAM_ROWS + 1):
+        config = kernels.stream_config(num_rows, num_outputs, torch.bfloat16, is_gated=False)
+        num_programs = -(-num_outputs // config.block_outputs)
+        assert num_rows <= config.block_rows
+        assert config.block_outputs == 16 or num_programs >= 4 * 132
+        assert num_programs <= 8 * 132 or config.block_outputs > 16

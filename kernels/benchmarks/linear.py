@@ -1,0 +1,179 @@
+"""Products of few rows against the time that reading their weights takes, and against torch's.
+
+    PYTHONPATH=kernels python kernels/benchmarks/linear.py [--tune] [--smoke]
+
+Each product of a layer and the last one, with what stands before and after it. "torch" is the library's product with
+this package's norm and gate beside it, as it is run for more rows. `--tune` tries other cuts and prints the best ones;
+`--smoke` runs one tiny shape anywhere. A table and, last, one JSON line.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from timing import copy_bandwidth, median_us, num_cold_copies, print_result
+from torch import Tensor
+
+from sgrun_kernels.activation import silu_mul
+from sgrun_kernels.linear import StreamConfig, stream, stream_config
+from sgrun_kernels.norms import add_rms_norm
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPE = torch.bfloat16 if torch.cuda.is_available() else torch.float32  # the interpreter cannot multiply bfloat16
+EPS = 1e-5
+CUTS = [(16, 256, 1), (16, 128, 1), (16, 256, 2), (16, 512, 2), (32, 128, 2), (32, 256, 2), (32, 256, 4), (64, 64, 4)]
+CUTS_64 = [(64, 128, 4), (64, 256, 4)]
+
+
+@dataclass(frozen=True)
+class Product:
+    name: str
+    num_outputs: int  # rows of the weight
+    num_columns: int
+    has_norm: bool = False
+    is_gated: bool = False
+
+    def config(self, num_rows: int) -> StreamConfig:
+        return stream_config(num_rows, self.num_outputs // (1 + self.is_gated), DTYPE, self.is_gated)
+
+
+def layer(hidden: int, inner: int, qkv: int, attended: int, vocab: int) -> list[Product]:
+    return [
+        Product("qkv", qkv, hidden, has_norm=True),
+        Product("o", hidden, attended),
+        Product("gate_up", 2 * inner, hidden, has_norm=True, is_gated=True),
+        Product("down", hidden, inner),
+        Product("lm_head", vocab, hidden, has_norm=True),
+    ]
+
+
+MODELS = {
+    "llama-8b": layer(4096, 14336, 6144, 4096, 128256),
+    "qwen3-0.6b": layer(1024, 3072, 4096, 2048, 151936),
+    "smollm2-135m": layer(576, 1536, 960, 576, 49152),
+}
+SMOKE = {"smoke": layer(64, 96, 96, 48, 130)}
+
+
+@dataclass(frozen=True)
+class Data:
+    x: Tensor
+    residual: Tensor
+    norm: Tensor
+    weight: Tensor
+
+
+def data(product: Product, num_rows: int) -> list[Data]:
+    """Copies enough that no weight is found in the L2."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, device=DEVICE, dtype=DTYPE)
+
+    columns, outputs = product.num_columns, product.num_outputs
+    return [
+        Data(normal(num_rows, columns), normal(num_rows, columns), normal(columns), normal(outputs, columns))
+        for _ in range(num_cold_copies(outputs * columns * DTYPE.itemsize))
+    ]
+
+
+def run_stream(product: Product, config: StreamConfig, of: Data) -> Tensor:
+    norm = (of.residual, of.norm, EPS) if product.has_norm else None
+    return stream(of.x, of.weight, None, config, norm=norm, is_gated=product.is_gated)[0]
+
+
+def run_torch(product: Product, of: Data) -> Tensor:
+    x = add_rms_norm(of.x, of.residual, of.norm, EPS)[0] if product.has_norm else of.x
+    out = F.linear(x, of.weight)
+    return silu_mul(out) if product.is_gated else out
+
+
+def check(product: Product, config: StreamConfig, of: Data) -> None:
+    expected = run_torch(product, of).float()
+    error = (run_stream(product, config, of).float() - expected).norm() / expected.norm()
+    assert error < 0.02, f"{product} {config}: relative error {error:.3g}"
+
+
+def calls(function: Callable[[Data], Tensor], inputs: list[Data]) -> list[Callable[[], Tensor]]:
+    return [partial(function, of) for of in inputs]
+
+
+def cuts(product: Product, num_rows: int) -> list[StreamConfig]:
+    chosen = product.config(num_rows)
+    others = [
+        StreamConfig(chosen.block_rows, outputs, columns, warps, stages)
+        for outputs, columns, warps in CUTS + ([] if product.is_gated else CUTS_64)
+        for stages in (3, 4, 6)
+    ]
+    return [chosen, *others]
+
+
+def tuned(product: Product, num_rows: int, inputs: list[Data]) -> tuple[StreamConfig, float]:
+    """The fastest cut with its microseconds; those that do not fit are left out."""
+    times = {}
+    for config in cuts(product, num_rows):
+        stage_bytes = (
+            DTYPE.itemsize
+            * config.block_columns
+            * (config.block_outputs * (1 + product.is_gated) + config.block_rows * (1 + product.has_norm))
+        )
+        if config.num_stages * stage_bytes <= 200 * 1024:
+            check(product, config, inputs[0])
+            times[config] = median_us(calls(partial(run_stream, product, config), inputs), repeats=7)
+    best = min(times, key=lambda config: times[config])
+    return best, times[best]
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--models", nargs="*", default=["llama-8b", "qwen3-0.6b"], choices=list(MODELS))
+    parser.add_argument("--rows", nargs="*", type=int, default=[1, 4, 8, 16])
+    args = parser.parse_args()
+    bandwidth, results = copy_bandwidth(), []
+    models = SMOKE if args.smoke else {name: MODELS[name] for name in args.models}
+    print(f"{'model':<14}{'product':<9}{'rows':>5}{'us':>9}{'GB/s':>7}{'x floor':>9}{'torch us':>10}  best cut")
+    for model, products in models.items():
+        for product in products:
+            for num_rows in [2] if args.smoke else args.rows:
+                inputs = data(product, num_rows)
+                config = product.config(num_rows)
+                check(product, config, inputs[0])
+                weight_bytes = product.num_outputs * product.num_columns * DTYPE.itemsize
+                us = median_us(calls(partial(run_stream, product, config), inputs))
+                torch_us = median_us(calls(partial(run_torch, product), inputs))
+                best, best_us = tuned(product, num_rows, inputs) if args.tune else (config, us)
+                floor_us = 1e6 * weight_bytes / bandwidth
+                print(
+                    f"{model:<14}{product.name:<9}{num_rows:>5}{us:>9.2f}{weight_bytes / us / 1e3:>7.0f}"
+                    f"{us / floor_us:>9.2f}{torch_us:>10.2f}  {best_us:.2f} {best if best != config else '(this)'}",
+                    flush=True,
+                )
+                results.append(
+                    {
+                        "model": model,
+                        "product": product.name,
+                        "rows": num_rows,
+                        "us": us,
+                        "floor_us": floor_us,
+                        "torch_us": torch_us,
+                        "best_us": best_us,
+                        "best": asdict(best),
+                    }
+                )
+                del inputs
+    print_result("linear", bandwidth, results)
+
+
+if __name__ == "__main__":
+    main()
