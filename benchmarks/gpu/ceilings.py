@@ -1,0 +1,43 @@
+"""What the device can do at best, measured in the same run as everything else."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def copy_bytes_per_s(is_smoke: bool) -> float:
+    """Of a large copy on the device: bytes read plus bytes written."""
+    source = torch.randint(0, 2**30, (2**16 if is_smoke else 2**29,), dtype=torch.int32, device=_device())
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _median_s(lambda: target.copy_(source))
+
+
+def matmul_flops(is_smoke: bool) -> float:
+    """Operations a second of one large bfloat16 matrix product."""
+    size = 64 if is_smoke else 8192
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=_device()) for _ in range(2))
+    return float(2 * size**3 / _median_s(lambda: a @ b))
+
+
+def _median_s(call: Callable[[], object], repeats: int = 10) -> float:
+    seconds = []
+    for _ in range(repeats + 3):
+        _wait()
+        started = time.perf_counter()
+        call()
+        _wait()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[3:])
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

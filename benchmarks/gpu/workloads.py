@@ -1,0 +1,174 @@
+"""What is timed on an engine. Every function returns plain numbers; the engine's prompts are token ids."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgrun.engine.client import Engine
+from sgrun.types import Chunk, GrammarSpec, JsonSchemaSpec, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Of repeated runs, in seconds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        return cls(statistics.median(seconds), min(seconds), max(seconds))
+
+
+class Prompts:
+    """Fresh random prompts each time, so that no prefix cache answers."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._rng = np.random.default_rng(0)
+        self._vocab_size = vocab_size
+
+    def take(self, count: int, length: int) -> list[list[int]]:
+        ids: list[list[int]] = self._rng.integers(100, self._vocab_size, (count, length)).tolist()
+        return ids
+
+
+def greedy(num_outputs: int) -> SamplingParams:
+    return SamplingParams(max_tokens=num_outputs, temperature=0.0, ignore_eos=True)
+
+
+def run(
+    engine: Engine, prompts: list[list[int]], params: SamplingParams, grammars: Sequence[GrammarSpec] = ()
+) -> float:
+    """Seconds until all prompts, submitted at once, have been continued."""
+    started = time.perf_counter()
+    futures = []
+    for number, token_ids in enumerate(prompts):
+        seq_id = engine.open()
+        engine.append_ids(seq_id, token_ids)
+        futures.append(engine.generate(seq_id, params, grammars[number] if grammars else None))
+        engine.close(seq_id)
+    for future in futures:
+        num_tokens = future.result().completions[0].completion_tokens
+        assert grammars or num_tokens == params.max_tokens, f"{num_tokens} tokens instead of {params.max_tokens}"
+    return time.perf_counter() - started
+
+
+def decode_step(
+    engine: Engine, prompts: Prompts, batch: int, prompt_len: int, num_outputs: int, repeats: int
+) -> Timing:
+    """Seconds a step: (a run with `num_outputs` - a run with one) / (num_outputs - 1), host work included."""
+    steps = []
+    run(engine, prompts.take(batch, prompt_len), greedy(num_outputs))
+    for _ in range(repeats):
+        long = run(engine, prompts.take(batch, prompt_len), greedy(num_outputs))
+        short = run(engine, prompts.take(batch, prompt_len), greedy(1))
+        steps.append((long - short) / (num_outputs - 1))
+    return Timing.of(steps)
+
+
+def prefill(engine: Engine, prompts: Prompts, batch: int, prompt_len: int, repeats: int) -> Timing:
+    """Seconds until each of `batch` prompts has its first token."""
+    run(engine, prompts.take(batch, prompt_len), greedy(1))
+    return Timing.of([run(engine, prompts.take(batch, prompt_len), greedy(1)) for _ in range(repeats)])
+
+
+def shared_prefix(
+    engine: Engine, prompts: Prompts, batch: int, shared: int, own: int, num_outputs: int
+) -> tuple[float, float]:
+    """(cold, warm) seconds of `batch` requests on one prefix that is new at first."""
+    prefix = prompts.take(1, shared)[0]
+
+    def once() -> float:
+        return run(engine, [prefix + tail for tail in prompts.take(batch, own)], greedy(num_outputs))
+
+    return once(), once()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """`gaps`: seconds between tokens of those that were decoding, while the newcomer was computed and after."""
+
+    first_token: float
+    gap_p50: float
+    gap_p99: float
+
+
+def arrival(
+    engine: Engine, prompts: Prompts, num_decoding: int, prompt_len: int, newcomer_len: int, num_outputs: int
+) -> Arrival:
+    """One long prompt arrives while others decode."""
+    times: list[list[float]] = [[] for _ in range(num_decoding)]
+    is_decoding = threading.Event()
+
+    def record(number: int, chunk: Chunk) -> None:
+        times[number].append(time.perf_counter())
+        if len(times[number]) == num_outputs // 4:
+            is_decoding.set()
+
+    futures = []
+    for number, token_ids in enumerate(prompts.take(num_decoding, prompt_len)):
+        seq_id = engine.open()
+        engine.append_ids(seq_id, token_ids)
+        futures.append(engine.generate(seq_id, greedy(num_outputs), on_chunk=lambda chunk, n=number: record(n, chunk)))
+        engine.close(seq_id)
+    is_decoding.wait()
+    arrived = time.perf_counter()
+    run(engine, prompts.take(1, newcomer_len), greedy(1))
+    first_token = time.perf_counter() - arrived
+    for future in futures:
+        future.result()
+    gaps = np.concatenate([np.diff([at for at in row if at >= arrived - 0.01]) for row in times])
+    return Arrival(first_token, float(np.median(gaps)), float(np.quantile(gaps, 0.99)))
+
+
+def object_schemas(count: int, seed: int = 0) -> list[JsonSchemaSpec]:
+    """Different schemas, each of an array of at least 500 objects with five typed fields: no row ends early."""
+    rng = random.Random(seed)
+    types = [
+        {"type": "integer"},
+        {"type": "string"},
+        {"type": "boolean"},
+        {"type": "number"},
+        {"enum": ["a", "b", "c"]},
+    ]
+    specs = []
+    for _ in range(count):
+        names = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9))) for _ in types]
+        item = {
+            "type": "object",
+            "properties": dict(zip(names, rng.sample(types, len(types)), strict=True)),
+            "required": names,
+            "additionalProperties": False,
+        }
+        schema = {"type": "array", "items": item, "minItems": 500}
+        specs.append(JsonSchemaSpec(json.dumps(schema), whitespace="free"))
+    return specs
+
+
+def token_times(
+    engine: Engine, prompts: list[list[int]], params: SamplingParams, grammars: Sequence[GrammarSpec]
+) -> list[list[float]]:
+    """When each token of each request arrived."""
+    times: list[list[float]] = [[] for _ in prompts]
+    futures = []
+    for number, token_ids in enumerate(prompts):
+        seq_id = engine.open()
+        engine.append_ids(seq_id, token_ids)
+
+        def record(chunk: Chunk, row: list[float] = times[number]) -> None:
+            row.append(time.perf_counter())
+
+        futures.append(engine.generate(seq_id, params, grammars[number] if grammars else None, on_chunk=record))
+        engine.close(seq_id)
+    for future in futures:
+        future.result()
+    return times
