@@ -123,7 +123,10 @@ def receive_bytes(connection: socket.socket, num_bytes: int) -> bytearray | None
     data = bytearray(num_bytes)
     rest = memoryview(data)
     while rest:
-        received = connection.recv_into(rest)
+        try:
+            received = connection.recv_into(rest)
+        except ConnectionResetError:  # closed, with something of ours unread
+            return None
         if not received:
             return None
         rest = rest[received:]

@@ -11,13 +11,15 @@ import hashlib
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 import torch
 
 from sgrun.engine.core import EngineCore, Limits
+from sgrun.engine.generation import SampleTask
 from sgrun.engine.messages import (
     Abort,
     Append,
@@ -32,7 +34,8 @@ from sgrun.engine.messages import (
     Score,
     ScoreOutput,
 )
-from sgrun.engine.steps import HostSteps
+from sgrun.engine.scheduler import Row
+from sgrun.engine.steps import HostSteps, StepResult, Steps
 from sgrun.errors import AbortedError
 from sgrun.models.inputs import ForwardInputs
 from sgrun.types import GenerationResult, SamplingParams
@@ -70,6 +73,35 @@ class HashModel:
         return logits
 
 
+class LateSteps(HostSteps):
+    """Results come up to two steps late, as from a device that goes on with tokens that the host does not know."""
+
+    max_ahead = 2
+
+    def __init__(self, forward: HashModel) -> None:
+        super().__init__(forward, PAGE_SIZE, torch.device("cpu"))
+        self.unknown: dict[SampleTask, list[int]] = {}
+
+    def launch(self, rows: list[Row]) -> None:
+        assert not self.num_in_flight
+        super().launch(rows)
+        self.unknown = {task: [sampled.token_id] for task, sampled in self._results[-1].sampled}
+
+    def launch_ahead(self, rows: list[Row]) -> None:
+        known = [replace(row.task, tokens=row.task.tokens + self.unknown[row.task]) for row in rows]
+        super().launch([replace(row, task=task) for row, task in zip(rows, known, strict=True)])
+        sampled = [(row.task, outcome) for row, (_, outcome) in zip(rows, self._results.pop().sampled, strict=True)]
+        for task, outcome in sampled:
+            self.unknown[task].append(outcome.token_id)
+        self._results.append(StepResult(rows, sampled, []))
+
+    def collect(self) -> StepResult:
+        result = self._results.pop(0)
+        for task, _ in result.sampled:
+            self.unknown[task].pop(0)
+        return result
+
+
 class ByteTokenizer:
     def __init__(self) -> None:
         self.token_bytes = [None, None, None, *[bytes([65 + i]) for i in range(VOCAB_SIZE - 3)]]
@@ -89,7 +121,7 @@ class NaiveSequence:
 
 
 class Harness:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, steps: Steps) -> None:
         self.rng = random.Random(seed)
         self.events: list[Event] = []
         limits = Limits(
@@ -102,7 +134,7 @@ class Harness:
             max_wait_s=0.0 if seed % 2 else 10.0,
         )
         self.core = EngineCore(
-            HostSteps(HashModel(), PAGE_SIZE, torch.device("cpu")),
+            steps,
             ByteTokenizer(),
             limits,
             self.events.append,
@@ -226,8 +258,8 @@ def is_likely(tokens: list[int], choice: tuple[int, ...]) -> list[bool]:
     return [place == 0 or next_token(text[:place]) == text[place] for place in range(len(tokens), len(text))]
 
 
-def run(num_operations: int, seed: int) -> Harness:
-    harness = Harness(seed)
+def run(num_operations: int, seed: int, steps: Steps) -> Harness:
+    harness = Harness(seed, steps)
     for _ in range(num_operations):
         harness.operate()
         harness.check_invariant()
@@ -241,12 +273,33 @@ def run(num_operations: int, seed: int) -> Harness:
     return harness
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_operations_give_what_a_naive_model_gives(seed: int) -> None:
-    harness = run(5000, seed)
+def host_steps() -> HostSteps:
+    return HostSteps(HashModel(), PAGE_SIZE, torch.device("cpu"))
+
+
+def late_steps() -> LateSteps:
+    return LateSteps(HashModel())
+
+
+@pytest.mark.parametrize("steps", [host_steps, late_steps])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_operations_give_what_a_naive_model_gives(seed: int, steps: Callable[[], Steps]) -> None:
+    harness = run(4000, seed, steps())
     stats = harness.core.stats
     assert harness.num_results > 800
     assert stats.num_evicted_pages > 0 and stats.num_retractions > 0 and stats.num_failures == 0
+    harness.core.close()
+
+
+def test_a_request_that_arrives_while_others_decode_runs_once_the_steps_under_way_have_ended() -> None:
+    harness = Harness(0, late_steps())
+    for seq_id, max_tokens in ((1, 20), (2, 1)):
+        harness.core.handle(Open(seq_id))
+        harness.core.handle(Append(seq_id, (3, 4, seq_id)))
+        harness.core.handle(Generate(seq_id, 10 + seq_id, SamplingParams(max_tokens=max_tokens, temperature=0.0)))
+        for _ in range(LateSteps.max_ahead + 1):
+            harness.core.step()
+    assert [event.op_id for event in harness.events if isinstance(event, Finished)] == [12]
     harness.core.close()
 
 
@@ -254,6 +307,6 @@ if __name__ == "__main__":
     started = time.perf_counter()
     total = int(sys.argv[1])
     for number in range(10):
-        done = run(total // 10, number)
+        done = run(total // 10, number, late_steps() if number % 2 else host_steps())
         print(number, done.core.stats, f"{done.num_results} results, {time.perf_counter() - started:.0f} s", flush=True)
         done.core.close()
