@@ -14,6 +14,7 @@ Whitespace = Literal["compact", "space", "free"]
 PropertyOrder = Literal["schema", "sorted"]
 
 MAX_STOP_STRINGS = 32
+MAX_STOP_TOKEN_IDS = 32
 MAX_TOP_LOGPROBS = 128
 MAX_N = 1024
 
@@ -230,6 +231,12 @@ class SamplingParams:
     def is_greedy(self) -> bool:
         return self.temperature < 1e-5
 
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether penalties or bias change the logits."""
+        penalties = self.frequency_penalty or self.presence_penalty or self.repetition_penalty != 1.0
+        return bool(penalties or self.logit_bias)
+
     def __post_init__(self) -> None:
         _int("max_tokens", self.max_tokens, 1, 2**31 - 1)
         _int("min_tokens", self.min_tokens, 0, self.max_tokens)
@@ -250,6 +257,9 @@ class SamplingParams:
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise InvalidParameterError(f"stop holds {text!r}; allowed: non-empty strings")
+        if len(self.stop_token_ids) > MAX_STOP_TOKEN_IDS:
+            num_ids = len(self.stop_token_ids)
+            raise InvalidParameterError(f"stop_token_ids has {num_ids} ids; allowed: at most {MAX_STOP_TOKEN_IDS}")
         for token_id in self.stop_token_ids:
             _int("stop_token_ids", token_id, 0, 2**31 - 1)
         for token_id, bias in self.logit_bias.items():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,12 @@ import tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sgrun.engine.client import Engine
+from sgrun.engine.device_steps import DeviceSteps, SamplingKernels
+from sgrun.engine.runner import ModelRunner
 from sgrun.models.source import default_model_path
+from sgrun_kernels.reference_automaton import row_masks_
+from sgrun_kernels.reference_sampling import sample_, top_logprobs
+from sgrun_kernels.reference_step import commit_step_, decode_inputs_
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -63,11 +69,34 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["host", "device"])
+def open_tiny_engine(tiny_model: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Engine]]:
+    """Opens engines of the tiny model in fp32 that check their invariants after each step; once as they sample on a
+    CPU, and once as on a GPU, with the kernels' twins where there is none."""
+    with contextlib.ExitStack() as engines:
+
+        def open_engine(**options: int) -> Engine:
+            engine = engines.enter_context(Engine(tiny_model, dtype="float32", check_invariants=True, **options))
+            if request.param == "device" and engine.device.type == "cpu":
+                sample_as_on_a_gpu(engine)
+            return engine
+
+        yield open_engine
+
+
 @pytest.fixture
-def tiny_engine(tiny_model: Path) -> Iterator[Engine]:
-    """The tiny model in fp32, checking its invariants after each step."""
-    with Engine(tiny_model, dtype="float32", num_pages=256, check_invariants=True) as engine:
-        yield engine
+def tiny_engine(open_tiny_engine: Callable[..., Engine]) -> Engine:
+    return open_tiny_engine(num_pages=256)
+
+
+def sample_as_on_a_gpu(engine: Engine) -> None:
+    """Gives a new engine on the CPU the steps of a GPU."""
+    core = engine._core
+    num_layers, _, num_pages, *shape = core.steps.forward.kv.shape
+    kv = torch.full((num_layers, 2, num_pages + 1, *shape), float("nan"), dtype=torch.float32)
+    runner = ModelRunner(core.steps.forward.decoder, kv)
+    kernels = SamplingKernels(row_masks_, sample_, top_logprobs, commit_step_, decode_inputs_)
+    core.steps = DeviceSteps(runner, core.vocabulary, core.limits, kernels)
 
 
 def _write_tokenizer(path: Path) -> int:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from sgrun.engine.generation import SampleTask
 from sgrun.engine.scheduler import Row
+from sgrun.engine.scoring import ScoreTask
 from sgrun.engine.sequence import Task
+from sgrun.engine.transfer import to_device
 from sgrun.models.inputs import ForwardInputs
 
 
@@ -19,6 +23,13 @@ class Batch:
 
     inputs: ForwardInputs
     wanted: list[tuple[Task, int]]
+
+    def split(self, logits: Tensor) -> tuple[list[tuple[ScoreTask, int, Tensor]], list[int], list[SampleTask]]:
+        """What is scored, (task, position, its logits); and the rows of `logits` [L, V] that are sampled from, with
+        their tasks."""
+        scored = [(task, at, logits[i]) for i, (task, at) in enumerate(self.wanted) if isinstance(task, ScoreTask)]
+        sampled = [(i, task) for i, (task, _) in enumerate(self.wanted) if isinstance(task, SampleTask)]
+        return scored, [i for i, _ in sampled], [task for _, task in sampled]
 
 
 def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
@@ -47,8 +58,8 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
             logits_rows.append(packed.start + position - row.start)
     seq_lens = [row.start + row.num_tokens for row in rows]
 
-    def tensor(array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(device)
+    def tensor(array: NDArray[np.int64]) -> Tensor:
+        return to_device(array, device)
 
     num_extends = sum(row.num_tokens > 1 for row in rows)
     inputs = ForwardInputs(

@@ -16,9 +16,11 @@ import torch
 from tqdm import tqdm
 
 from sgrun.config import Dtype, EngineConfig, LoadFormat
-from sgrun.engine.core import EngineCore, Limits
+from sgrun.engine.core import EngineCore
 from sgrun.engine.driver import ThreadDriver
 from sgrun.engine.gates import Gates, Refused
+from sgrun.engine.limits import Limits
+from sgrun.engine.load import load_engine
 from sgrun.engine.messages import (
     Append,
     Close,
@@ -35,8 +37,6 @@ from sgrun.engine.messages import (
     Score,
     ScoreOutput,
 )
-from sgrun.engine.runner import load_engine
-from sgrun.engine.steps import HostSteps
 from sgrun.errors import EngineClosedError, InvalidParameterError
 from sgrun.types import (
     ChatFormat,
@@ -101,8 +101,9 @@ class Engine:
         self._gates = Gates(self._driver.post)
         self._pending: dict[int, _Pending] = {}
         self._core = EngineCore(
-            HostSteps(loaded.runner, loaded.limits.page_size, loaded.device),
+            loaded.steps,
             loaded.tokenizer,
+            loaded.vocabulary,
             loaded.limits,
             self._on_event,
             self._driver.post,

@@ -10,7 +10,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from sgrun.cache.prefix_cache import Lease, PrefixCache
 from sgrun.engine.detokenizer import Detokenizer
 from sgrun.engine.generation import Ending, Generation, SampleTask
+from sgrun.engine.limits import Limits
 from sgrun.engine.messages import (
     Abort,
     Append,
@@ -60,19 +60,6 @@ from sgrun.types import Completion, GenerationResult, GrammarSpec, SamplingParam
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a sequence and a step, in tokens unless said."""
-
-    vocab_size: int
-    context_len: int
-    page_size: int
-    num_pages: int
-    token_budget: int
-    max_running: int
-    max_wait_s: float
-
-
 class EngineCore:
     """`post` hands a message of the core to itself, through the driver; it is called from other threads."""
 
@@ -80,6 +67,7 @@ class EngineCore:
         self,
         steps: Steps,
         tokenizer: Tokenizer,
+        vocabulary: Vocabulary,
         limits: Limits,
         emit: Callable[[Event], None],
         post: Callable[[Message], object],
@@ -88,6 +76,7 @@ class EngineCore:
     ) -> None:
         self.steps = steps
         self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
         self.limits = limits
         self.emit = emit
         self.post = post
@@ -104,9 +93,6 @@ class EngineCore:
         self.sequences: dict[int, Sequence] = {}
         self._pinned: dict[int, Sequence] = {}  # sequences with a pin, longest pinned first
         self._to_advance: dict[int, Sequence] = {}
-        token_bytes = tokenizer.token_bytes[: limits.vocab_size]
-        padding = [None] * (limits.vocab_size - len(token_bytes))
-        self._vocabulary = Vocabulary([*token_bytes, *padding], tokenizer.eos_token_ids)
         self._num_tasks = 0
         self._num_steps = 0
         self._num_failures = 0
@@ -262,7 +248,7 @@ class EngineCore:
         self._start(seq, generation)
 
     def _matcher(self, automaton: Automaton, params: SamplingParams) -> Matcher:
-        return automaton.matcher(self._vocabulary, end_token_ids=() if params.ignore_eos else None)
+        return automaton.matcher(self.vocabulary, end_token_ids=() if params.ignore_eos else None)
 
     def _start_scoring(self, seq: Sequence, op: Score) -> None:
         self._check_length(len(seq.token_ids), max(map(len, op.choices)))

@@ -57,6 +57,10 @@ class SampleTask(Task):
         return len(self.tokens) - self.prompt_len
 
     @property
+    def seed(self) -> int:
+        return (self.generation.seed + self.index * SEED_STEP) % 2**64
+
+    @property
     def max_len(self) -> int:
         return self.prompt_len + self.params.max_tokens - 1  # the last token that is sampled is not computed
 
@@ -70,7 +74,7 @@ class SampleTask(Task):
         needs_outputs = bool(params.frequency_penalty or params.presence_penalty or has_repetition_penalty)
         return SampleRow(
             params=params,
-            seed=(self.generation.seed + self.index * SEED_STEP) % 2**64,
+            seed=self.seed,
             position=self.num_outputs,
             prompt_ids=self.tokens[: self.prompt_len] if has_repetition_penalty else [],
             output_ids=self.tokens[self.prompt_len :] if needs_outputs else [],

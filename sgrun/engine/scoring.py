@@ -53,7 +53,7 @@ class ScoreTask(Task):
 
     def take(self, position: int, logits: Tensor) -> None:
         """Reads what is wanted of the logits [vocab] after `position`. Raises NonFiniteLogitsError."""
-        logprobs = torch.log_softmax(logits, dim=-1)
+        logprobs = torch.log_softmax(logits.float(), dim=-1)
         if not bool(logprobs.sum().isfinite()):
             raise NonFiniteLogitsError(f"the model gave NaN or infinite logits after {position + 1} tokens")
         for wanted in self.wanted[position]:

@@ -70,9 +70,7 @@ class HostSteps:
     def launch(self, rows: list[Row]) -> None:
         batch = build_batch(rows, self.page_size, self.device)
         logits = self.forward(batch.inputs).float()
-        scored = [(task, at, logits[i]) for i, (task, at) in enumerate(batch.wanted) if isinstance(task, ScoreTask)]
-        places = [i for i, (task, _) in enumerate(batch.wanted) if isinstance(task, SampleTask)]
-        tasks = [task for task, _ in batch.wanted if isinstance(task, SampleTask)]
+        scored, places, tasks = batch.split(logits)
         sampled = sample(logits[places], [task.sample_row() for task in tasks]) if tasks else []
         self._results.append(StepResult(rows, list(zip(tasks, sampled, strict=True)), scored))
 

@@ -60,6 +60,17 @@ class Matcher:
         return cursor is not None and self._automaton.walker.is_accepting(cursor)
 
     @property
+    def automaton(self) -> Automaton:
+        return self._automaton
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place in the automaton. No end token may have been accepted."""
+        cursor = self._cursors[-1]
+        assert cursor is not None
+        return cursor
+
+    @property
     def is_finished(self) -> bool:
         """Whether the text so far is a complete match and no text can follow."""
         return self._cursors[-1] is None or (self.is_accepting() and not self._text_mask().any())

@@ -6,7 +6,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from sgrun.errors import (
 from sgrun.models.inputs import ForwardInputs
 from sgrun.types import Chunk, GenerationResult, JsonSchemaSpec, RegexSpec, SamplingParams, ScoreResult
 
+OpenEngine = Callable[..., Engine]
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
 
 
@@ -172,30 +173,30 @@ def test_batched_requests_give_the_tokens_of_each_alone(tiny_engine: Engine, alo
 
 
 @pytest.mark.parametrize("page_size", [1, 5])
-def test_other_page_sizes_give_the_same_tokens(tiny_model: Path, alone: list[tuple[int, ...]], page_size: int) -> None:
-    with Engine(
-        tiny_model, dtype="float32", page_size=page_size, num_pages=8000 // page_size, check_invariants=True
-    ) as engine:
-        assert together(engine) == alone
+def test_other_page_sizes_give_the_same_tokens(
+    open_tiny_engine: OpenEngine, alone: list[tuple[int, ...]], page_size: int
+) -> None:
+    assert together(open_tiny_engine(page_size=page_size, num_pages=8000 // page_size)) == alone
 
 
-def test_chunks_of_seven_tokens_give_the_same_tokens(tiny_model: Path, alone: list[tuple[int, ...]]) -> None:
-    with Engine(tiny_model, dtype="float32", token_budget=7, num_pages=256, check_invariants=True) as engine:
-        assert together(engine) == alone
+def test_chunks_of_seven_tokens_give_the_same_tokens(
+    open_tiny_engine: OpenEngine, alone: list[tuple[int, ...]]
+) -> None:
+    assert together(open_tiny_engine(token_budget=7, num_pages=256)) == alone
 
 
-def test_eviction_gives_the_same_tokens(tiny_model: Path, alone: list[tuple[int, ...]]) -> None:
-    with Engine(tiny_model, dtype="float32", num_pages=40, check_invariants=True) as engine:
-        assert together(engine) == alone
-        assert engine.stats.num_evicted_pages > 0
+def test_eviction_gives_the_same_tokens(open_tiny_engine: OpenEngine, alone: list[tuple[int, ...]]) -> None:
+    engine = open_tiny_engine(num_pages=40)
+    assert together(engine) == alone
+    assert engine.stats.num_evicted_pages > 0
 
 
 def test_retraction_under_a_pool_too_small_gives_the_same_tokens(
-    tiny_model: Path, alone: list[tuple[int, ...]]
+    open_tiny_engine: OpenEngine, alone: list[tuple[int, ...]]
 ) -> None:
-    with Engine(tiny_model, dtype="float32", page_size=4, num_pages=84, check_invariants=True) as engine:
-        assert together(engine) == alone
-        assert engine.stats.num_retractions > 0
+    engine = open_tiny_engine(page_size=4, num_pages=84)
+    assert together(engine) == alone
+    assert engine.stats.num_retractions > 0
 
 
 def test_forks_give_the_tokens_of_a_sequence_of_their_own(tiny_engine: Engine, alone: list[tuple[int, ...]]) -> None:
@@ -300,7 +301,7 @@ def test_logprobs_are_those_of_the_models_distribution(tiny_engine: Engine) -> N
     assert [entry.token_id for entry in completion.logprobs] == list(completion.token_ids)
     assert tuple(entry for chunk in chunks for entry in chunk.logprobs) == completion.logprobs
     for entry in completion.logprobs:
-        assert entry.top[0].token_id == entry.token_id and entry.top[0].logprob == entry.logprob
+        assert entry.top[0].token_id == entry.token_id and entry.top[0].logprob == pytest.approx(entry.logprob)
         assert len(entry.top) == 3 and entry.top[0].logprob >= entry.top[1].logprob >= entry.top[2].logprob
 
 
@@ -487,6 +488,8 @@ class Faulty:
         engine._core.steps.forward = self
 
     def __call__(self, inputs: ForwardInputs) -> torch.Tensor:
+        if inputs.logits_rows is None:  # a step launched ahead: it is captured, so that nothing may look at values
+            return self.forward(inputs)
         if self.raises_on is not None and self.raises_on in inputs.token_ids.tolist():
             raise RuntimeError("out of luck")
         logits = self.forward(inputs)

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from sgrun.engine.core import EngineCore, Limits
+from sgrun.engine.core import EngineCore
 from sgrun.engine.generation import SampleTask
+from sgrun.engine.limits import Limits
 from sgrun.engine.messages import (
     Abort,
     Append,
@@ -37,6 +38,7 @@ from sgrun.engine.messages import (
 from sgrun.engine.scheduler import Row
 from sgrun.engine.steps import HostSteps, StepResult, Steps
 from sgrun.errors import AbortedError
+from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.models.inputs import ForwardInputs
 from sgrun.types import GenerationResult, SamplingParams
 
@@ -133,9 +135,11 @@ class Harness:
             max_running=8,
             max_wait_s=0.0 if seed % 2 else 10.0,
         )
+        tokenizer = ByteTokenizer()
         self.core = EngineCore(
             steps,
-            ByteTokenizer(),
+            tokenizer,
+            Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids),
             limits,
             self.events.append,
             lambda _: None,

@@ -1,0 +1,235 @@
+"""Owns how steps are computed where the device samples: it goes on by itself, and the host reads tokens as they come.
+
+Every step ends in the same kernels: bitmasks of the constraints' places (on a stream of their own, beside the forward
+pass), sampling, and the commit that moves each row on. A planned step runs them after a packed forward pass; a step
+launched ahead is one graph that takes its inputs from the rows themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgrun.engine.batch import build_batch
+from sgrun.engine.decode_graphs import DecodeGraphs
+from sgrun.engine.device_automata import DeviceAutomata
+from sgrun.engine.device_rows import DeviceRows
+from sgrun.engine.generation import SampleTask
+from sgrun.engine.limits import Limits
+from sgrun.engine.runner import ModelRunner
+from sgrun.engine.sampler import Sampled
+from sgrun.engine.scheduler import Row
+from sgrun.engine.scoring import ScoreTask
+from sgrun.engine.steps import Forward, StepResult
+from sgrun.engine.transfer import Arrival, to_device
+from sgrun.grammar.vocabulary import Vocabulary
+from sgrun.models.inputs import ForwardInputs
+from sgrun_kernels.rows import NO_TOKEN, DecodeInputs, Ring, ring_entries
+from sgrun_kernels.tables import VocabularyTables
+from sgrun_kernels.workspace import SampleWorkspace, allocate_frames
+
+RING_SIZE = 8  # more than there are steps in flight
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingKernels:
+    """The functions of `sgrun_kernels` that end a step: in Triton, or their twins."""
+
+    row_masks_: Callable[..., None]
+    sample_: Callable[..., None]
+    top_logprobs: Callable[[Tensor, int], tuple[Tensor, Tensor]]
+    commit_step_: Callable[..., None]
+    decode_inputs_: Callable[..., None]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A launched step: `tasks` sample in rows `row_ids`. `scored` as in StepResult, still on the device. `arrival`: the
+    ring's words [R, 3] and, where a task wants them, the top ids and log-probabilities [L, num_top]."""
+
+    rows: list[Row]
+    tasks: list[SampleTask]
+    row_ids: list[int]
+    scored: list[tuple[ScoreTask, int, Tensor]]
+    arrival: Arrival | None = None
+
+
+class DeviceSteps:
+    """Runs steps of `runner`'s model on its device, up to `max_ahead` beyond the one whose tokens are waited for."""
+
+    max_ahead = 2
+
+    def __init__(self, runner: ModelRunner, vocabulary: Vocabulary, limits: Limits, kernels: SamplingKernels) -> None:
+        device, max_rows, vocab_size = runner.decoder.device, limits.max_running, limits.vocab_size
+        max_pages = -(-limits.context_len // limits.page_size)
+        self._device = device
+        self.forward: Forward = runner
+        self._limits = limits
+        self._kernels = kernels
+        self._state = DeviceRows(max_rows, max_pages, vocab_size, DeviceAutomata(device), device)
+        self._ring = Ring.allocate(RING_SIZE, max_rows + 1, device)
+        self._inputs = DecodeInputs.allocate(max_rows, device)
+        self._lanes = torch.full((max_rows,), self._state.spare, dtype=torch.int32, device=device)
+        self._lane_ids: list[int] = []  # what stands in `_lanes`, spare rows left out
+        self._counting = torch.arange(max_rows + 1, device=device)
+        self._masks = torch.zeros((max_rows + 1, vocabulary.num_words), dtype=torch.int32, device=device)
+        self._vocabulary = VocabularyTables.build(vocabulary.flat, vocabulary.offsets, vocabulary.end_token_ids, device)
+        self._workspace = SampleWorkspace.allocate(max_rows, vocab_size, device)
+        self._frames = allocate_frames(device)
+        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._graphs = DecodeGraphs(self._decode, self._warm_up, max_rows, max_pages * limits.page_size, device)
+        self._in_flight: deque[_Flight] = deque()
+        self._num_sampled = 0  # launches that wrote to the ring
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def launch(self, rows: list[Row]) -> None:
+        with self._on_device():
+            batch = build_batch(rows, self._limits.page_size, self._device)
+            logits = self.forward(batch.inputs)
+            scored = [
+                (task, at, logits[i].float())
+                for i, (task, at) in enumerate(batch.wanted)
+                if isinstance(task, ScoreTask)
+            ]
+            places = [i for i, (task, _) in enumerate(batch.wanted) if isinstance(task, SampleTask)]
+            tasks = [task for task, _ in batch.wanted if isinstance(task, SampleTask)]
+            row_ids = self._place(tasks)
+            flight = _Flight(rows, tasks, row_ids, scored)
+            if tasks:
+                lanes = to_device(np.array(row_ids, dtype=np.int32), self._device)
+                logits = logits[to_device(np.array(places), self._device)]
+                self._row_masks(lanes)
+                self._sample(lanes, logits)
+                flight.arrival = self._arrival(tasks, logits)
+            self._in_flight.append(flight)
+
+    def launch_ahead(self, rows: list[Row]) -> None:
+        with self._on_device():
+            tasks = [row.task for row in rows if isinstance(row.task, SampleTask)]
+            row_ids = self._place(tasks)
+            self._fill_lanes(row_ids)
+            logits = self._graphs.run(self._graphs.num_lanes(len(tasks)), max(row.start for row in rows) + 1)
+            self._in_flight.append(_Flight(rows, tasks, row_ids, [], self._arrival(tasks, logits)))
+
+    def collect(self) -> StepResult:
+        flight = self._in_flight.popleft()
+        if flight.arrival is None:
+            return StepResult(flight.rows, [], flight.scored)
+        words, *top = flight.arrival.wait()
+        entries = ring_entries(words)[flight.row_ids]
+        tops = [_top(top, lane, task.params.top_logprobs) for lane, task in enumerate(flight.tasks)]
+        sampled = [
+            (task, Sampled(token_id, logprob, best))
+            for task, (token_id, _, logprob), best in zip(flight.tasks, entries.tolist(), tops, strict=True)
+            if token_id != NO_TOKEN
+        ]
+        # The device had found the end of the others in a step before.
+        absent = set(flight.tasks) - {task for task, _ in sampled}
+        return StepResult([row for row in flight.rows if row.task not in absent], sampled, flight.scored)
+
+    def _place(self, tasks: list[SampleTask]) -> list[int]:
+        """The tasks' rows, which are brought up to date."""
+        adjustments = self._state.adjustments
+        self._state.update(tasks)
+        if self._state.adjustments is not adjustments:
+            self._graphs.forget()
+        return self._state.row_ids(tasks)
+
+    def _fill_lanes(self, row_ids: list[int]) -> None:
+        """Says which rows the lanes of the next graphs are; the lanes behind them are spare."""
+        if row_ids != self._lane_ids:
+            lanes = np.full(len(self._lanes), self._state.spare, dtype=np.int32)
+            lanes[: len(row_ids)] = row_ids
+            self._lanes.copy_(to_device(lanes, self._device))
+            self._lane_ids = row_ids
+
+    def _decode(self, num_lanes: int, max_len: int) -> Tensor:
+        """One step of the rows in the first lanes; captured, so that nothing here may look at values."""
+        lanes, counting, rows = self._lanes[:num_lanes], self._counting, self._state.rows
+        all_lanes = self._inputs
+        inputs = DecodeInputs(
+            all_lanes.token_ids[:num_lanes],
+            all_lanes.positions[:num_lanes],
+            all_lanes.slots[:num_lanes],
+            all_lanes.seq_lens[:num_lanes],
+        )
+        page_size, num_pages = self._limits.page_size, self._limits.num_pages
+        self._kernels.decode_inputs_(lanes, rows, inputs, page_size, num_pages)
+        with self._beside_the_rest():
+            self._row_masks(lanes)
+        num_columns = -(-max_len // page_size)
+        logits = self.forward(
+            ForwardInputs(
+                token_ids=inputs.token_ids,
+                positions=inputs.positions,
+                store_slots=inputs.slots,
+                copy_src=counting[:0],
+                copy_dst=counting[:0],
+                page_tables=rows.page_tables[:, :num_columns].index_select(0, lanes),
+                seq_lens=inputs.seq_lens,
+                extend_starts=counting[: num_lanes + 1],
+                logits_rows=None,
+                num_extends=0,
+                seq_lens_host=[],
+                extend_lens_host=[],
+                max_decode_len=max_len,
+            )
+        )
+        if self._beside is not None:
+            torch.cuda.current_stream().wait_stream(self._beside)
+        self._sample(lanes, logits)
+        return logits
+
+    def _warm_up(self, num_lanes: int, max_len: int) -> None:
+        """Runs a step of spare rows alone, which leaves no trace but in the ring's count."""
+        row_ids = self._lane_ids
+        self._fill_lanes([])
+        self._decode(num_lanes, max_len)
+        self._num_sampled += 1
+        self._fill_lanes(row_ids)
+
+    def _row_masks(self, lanes: Tensor) -> None:
+        rows, automata = self._state.rows, self._state.automata
+        self._kernels.row_masks_(lanes, rows, automata.arena, self._vocabulary, self._masks, self._frames)
+
+    def _sample(self, lanes: Tensor, logits: Tensor) -> None:
+        rows, adjustments, arena = self._state.rows, self._state.adjustments, self._state.automata.arena
+        self._kernels.sample_(logits, lanes, rows, self._masks, adjustments, self._workspace)
+        self._kernels.commit_step_(lanes, rows, self._ring, adjustments, arena, self._vocabulary)
+
+    def _arrival(self, tasks: list[SampleTask], logits: Tensor) -> Arrival:
+        """Queues what the host wants to know of the step that has just been launched."""
+        words = self._ring.words[self._num_sampled % RING_SIZE]
+        self._num_sampled += 1
+        num_top = max(task.params.top_logprobs for task in tasks)
+        top = self._kernels.top_logprobs(logits[: len(tasks)], min(num_top, logits.shape[1])) if num_top else ()
+        return Arrival(words, *top)
+
+    @contextlib.contextmanager
+    def _beside_the_rest(self) -> Iterator[None]:
+        """Launches on a stream of its own behind what has been launched so far; the caller waits for it later."""
+        if self._beside is None:
+            yield
+            return
+        self._beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._beside):
+            yield
+
+    def _on_device(self) -> contextlib.AbstractContextManager[object]:
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
+
+
+def _top(top: list[Tensor], lane: int, num_top: int) -> tuple[tuple[int, float], ...]:
+    if not num_top:
+        return ()
+    ids, logprobs = top
+    return tuple(zip(ids[lane, :num_top].tolist(), logprobs[lane, :num_top].tolist(), strict=True))
