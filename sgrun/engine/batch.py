@@ -13,7 +13,7 @@ from sgrun.engine.generation import SampleTask
 from sgrun.engine.scheduler import Row
 from sgrun.engine.scoring import ScoreTask
 from sgrun.engine.sequence import Task
-from sgrun.engine.transfer import to_device
+from sgrun.engine.transfer import all_to_device
 from sgrun.models.inputs import ForwardInputs
 
 
@@ -58,20 +58,19 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
             logits_rows.append(packed.start + position - row.start)
     seq_lens = [row.start + row.num_tokens for row in rows]
 
-    def tensor(array: NDArray[np.int64]) -> Tensor:
-        return to_device(array, device)
-
     num_extends = sum(row.num_tokens > 1 for row in rows)
+    arrays = [token_ids, positions, slots, copy_src, copy_dst, page_tables, np.array(seq_lens), starts]
+    tensors = all_to_device([*arrays, np.array(logits_rows, dtype=np.int64)], device)
     inputs = ForwardInputs(
-        token_ids=tensor(token_ids),
-        positions=tensor(positions),
-        store_slots=tensor(slots),
-        copy_src=tensor(copy_src),
-        copy_dst=tensor(copy_dst),
-        page_tables=tensor(page_tables),
-        seq_lens=tensor(np.asarray(seq_lens, dtype=np.int64)),
-        extend_starts=tensor(starts),
-        logits_rows=tensor(np.asarray(logits_rows, dtype=np.int64)),
+        token_ids=tensors[0],
+        positions=tensors[1],
+        store_slots=tensors[2],
+        copy_src=tensors[3],
+        copy_dst=tensors[4],
+        page_tables=tensors[5],
+        seq_lens=tensors[6],
+        extend_starts=tensors[7],
+        logits_rows=tensors[8],
         num_extends=num_extends,
         seq_lens_host=seq_lens[:num_extends],
         extend_lens_host=[row.num_tokens for row in rows[:num_extends]],

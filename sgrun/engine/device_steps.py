@@ -82,7 +82,9 @@ class DeviceSteps:
         self._vocabulary = VocabularyTables.build(vocabulary.flat, vocabulary.offsets, vocabulary.end_token_ids, device)
         self._workspace = SampleWorkspace.allocate(max_rows, vocab_size, device)
         self._frames = allocate_frames(device)
-        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._beside: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs = DecodeGraphs(self._decode, self._warm_up, max_rows, max_pages * limits.page_size, device)
         self._in_flight: deque[_Flight] = deque()
         self._num_sampled = 0  # launches that wrote to the ring

@@ -55,7 +55,7 @@ def sample(logits: Tensor, rows: list[SampleRow]) -> list[Sampled]:
     is_finite = logits.sum(dim=-1).isfinite().tolist()
     logprobs = {i: torch.log_softmax(logits[i], dim=-1) for i, row in enumerate(rows) if row.params.logprobs}
     for i, row in enumerate(rows):
-        if _is_penalised(row.params):
+        if row.params.is_adjusted:
             _penalise(logits[i], row)
         if row.bitmask is not None or row.banned_ids:
             _restrict(logits[i], row)
@@ -89,11 +89,6 @@ def _sampled(token_id: int, is_finite: bool, is_allowed: bool, logprobs: Tensor 
         values, ids = logprobs.topk(min(num_top, logprobs.numel()))
         top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
     return Sampled(token_id, float(logprobs[token_id]), top)
-
-
-def _is_penalised(params: SamplingParams) -> bool:
-    penalties = params.frequency_penalty or params.presence_penalty or params.repetition_penalty != 1.0
-    return bool(penalties or params.logit_bias)
 
 
 def _penalise(logits: Tensor, row: SampleRow) -> None:
