@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,24 +13,33 @@ from torch import Tensor
 from sgrun.engine.generation import SampleTask
 from sgrun.engine.scheduler import Row
 from sgrun.engine.scoring import ScoreTask
-from sgrun.engine.sequence import Task
 from sgrun.engine.transfer import all_to_device
 from sgrun.models.inputs import ForwardInputs
+
+Scored: TypeAlias = tuple[Row, ScoreTask, int, Tensor]
+"""A row, its task, one of its positions, and the logits [vocab] behind it."""
+Sampling: TypeAlias = tuple[Row, SampleTask]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`wanted[i]` says whose logits the i-th row of the model's output is: (task, position)."""
+    """`wanted[i]` says whose logits the i-th row of the model's output is: (row, position). `unknown`: rows whose only
+    token is not known yet, with its place in `inputs.token_ids`, where 0 stands instead."""
 
     inputs: ForwardInputs
-    wanted: list[tuple[Task, int]]
+    wanted: list[tuple[Row, int]]
+    unknown: list[tuple[int, Row]]
 
-    def split(self, logits: Tensor) -> tuple[list[tuple[ScoreTask, int, Tensor]], list[int], list[SampleTask]]:
-        """What is scored, (task, position, its logits); and the rows of `logits` [L, V] that are sampled from, with
-        their tasks."""
-        scored = [(task, at, logits[i]) for i, (task, at) in enumerate(self.wanted) if isinstance(task, ScoreTask)]
-        sampled = [(i, task) for i, (task, _) in enumerate(self.wanted) if isinstance(task, SampleTask)]
-        return scored, [i for i, _ in sampled], [task for _, task in sampled]
+    def split(self, logits: Tensor) -> tuple[list[Scored], list[int], list[Sampling]]:
+        """What is scored; and the rows of `logits` [L, V] that are sampled from, with whose they are."""
+        scored, places, sampling = [], [], []
+        for index, (row, position) in enumerate(self.wanted):
+            if isinstance(row.task, ScoreTask):
+                scored.append((row, row.task, position, logits[index]))
+            elif isinstance(row.task, SampleTask):
+                places.append(index)
+                sampling.append((row, row.task))
+        return scored, places, sampling
 
 
 def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
@@ -41,20 +51,25 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
     token_ids = np.empty(starts[-1], dtype=np.int64)
     positions = np.empty(starts[-1], dtype=np.int64)
     slots = np.empty(starts[-1], dtype=np.int64)
-    page_tables = np.zeros((len(rows), max(len(_pages(row)) for row in rows)), dtype=np.int64)
-    wanted: list[tuple[Task, int]] = []
+    page_tables = np.zeros((len(rows), max(len(row.lease.pages) for row in rows)), dtype=np.int64)
+    wanted: list[tuple[Row, int]] = []
+    unknown: list[tuple[int, Row]] = []
     logits_rows: list[int] = []
     for index, row in enumerate(rows):
         packed = slice(int(starts[index]), int(starts[index + 1]))
         end = row.start + row.num_tokens
-        pages = np.asarray(_pages(row), dtype=np.int64)
+        pages = np.asarray(row.lease.pages, dtype=np.int64)
         page_tables[index, : len(pages)] = pages
         places = np.arange(row.start, end)
         positions[packed] = places
         slots[packed] = pages[places // page_size] * page_size + places % page_size
-        token_ids[packed] = row.task.tokens[row.start : end]
+        if row.start < len(row.task.tokens):
+            token_ids[packed] = row.task.tokens[row.start : end]
+        else:
+            token_ids[packed] = 0
+            unknown.append((packed.start, row))
         for position in row.task.wanted_positions(row.start, end):
-            wanted.append((row.task, position))
+            wanted.append((row, position))
             logits_rows.append(packed.start + position - row.start)
     seq_lens = [row.start + row.num_tokens for row in rows]
 
@@ -76,12 +91,7 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
         extend_lens_host=[row.num_tokens for row in rows[:num_extends]],
         max_decode_len=max(seq_lens[num_extends:], default=0),
     )
-    return Batch(inputs, wanted)
-
-
-def _pages(row: Row) -> list[int]:
-    assert row.task.lease is not None
-    return row.task.lease.pages
+    return Batch(inputs, wanted, unknown)
 
 
 def _copies(rows: list[Row], page_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

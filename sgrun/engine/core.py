@@ -40,7 +40,7 @@ from sgrun.engine.sampler import Sampled
 from sgrun.engine.scheduler import Row, Scheduler
 from sgrun.engine.scoring import ScoreTask, Scoring, start_scoring
 from sgrun.engine.sequence import Sequence, Task, Timing, Work
-from sgrun.engine.steps import StepResult, Steps
+from sgrun.engine.steps import Steps
 from sgrun.engine.tokenizer import Tokenizer
 from sgrun.errors import (
     AbortedError,
@@ -141,9 +141,8 @@ class EngineCore:
     def step(self) -> None:
         """Advances sequences to their next task, starts what can be started, and commits the oldest step's results."""
         self._advance_all()
-        if not self.steps.num_in_flight:
-            self._launch()
-        self._launch_ahead()
+        while self.steps.num_in_flight <= self.steps.max_ahead and (rows := self.scheduler.plan()):
+            self._launch(rows)
         if self.steps.num_in_flight:
             self._commit()
         if self.check_invariants:
@@ -281,35 +280,20 @@ class EngineCore:
 
     # One step
 
-    def _launch(self) -> None:
-        """Plans a step and starts it. If that fails, the sequences of its rows fail."""
-        rows = self.scheduler.plan()
-        if not rows:
-            return
+    def _launch(self, rows: list[Row]) -> None:
+        """Starts a planned step. If that fails, the sequences of its rows fail."""
+        self._num_steps += 1
         now = time.monotonic()
         for row in rows:
             timing = row.task.timing
             if not timing.first_scheduled:
                 timing.first_scheduled = now
                 timing.cached_tokens = row.start
-        self._start_step(rows, self.steps.launch)
-
-    def _launch_ahead(self) -> None:
-        """Starts decodes behind the steps that run, unless something else has to be planned first."""
-        while 0 < self.steps.num_in_flight <= self.steps.max_ahead:
-            rows = self.scheduler.plan_ahead()
-            if not rows or not self._start_step(rows, self.steps.launch_ahead):
-                return
-
-    def _start_step(self, rows: list[Row], launch: Callable[[list[Row]], None]) -> bool:
-        self._num_steps += 1
         try:
-            launch(rows)
+            self.steps.launch(rows)
         except Exception as error:
             logger.exception("a step of %d rows failed", len(rows))
             self._fail_all([row.task for row in rows], error)
-            return False
-        return True
 
     def _commit(self) -> None:
         """Waits for the oldest step that runs and takes over its results."""
@@ -320,12 +304,16 @@ class EngineCore:
             self._fail_all(list(self.scheduler.running), error)
             return
         for row in result.rows:
-            if row.task.lease is not None:
+            if row.is_current:
                 row.task.num_computed += row.num_tokens
                 self._count(row)
-        self._commit_scores(result)
-        for task, sampled in result.sampled:
-            self._guard(task, partial(self._commit_sample, task, sampled))
+        for row, scored, position, logits in result.scored:
+            self._guard(row, partial(scored.take, position, logits))
+        for row in result.rows:
+            if row.is_current and isinstance(row.task, ScoreTask) and row.task.num_computed == len(row.task.tokens):
+                self._finish_score(row.task)
+        for row, task, sampled in result.sampled:
+            self._guard(row, partial(self._commit_sample, task, sampled))
 
     def _count(self, row: Row) -> None:
         task = row.task
@@ -338,24 +326,21 @@ class EngineCore:
             self._cached_tokens += row.start
         task.timing.computed_tokens += row.num_tokens
 
-    def _commit_scores(self, result: StepResult) -> None:
-        for scored, position, logits in result.scored:
-            self._guard(scored, partial(scored.take, position, logits))
-        for task in (row.task for row in result.rows):
-            if isinstance(task, ScoreTask) and task.lease is not None and task.num_remaining == 0:
-                self._end_task(task, task.lease)
-                task.scoring.num_pending -= 1
-                if task.scoring.num_pending == 0:
-                    self._finish_scoring(task.scoring, task.seq)
-
-    def _guard(self, task: Task, commit: Callable[[], None]) -> None:
-        """Commits what a task has computed, unless it failed or was sent back in the same step."""
-        if task.seq.error is not None or task.lease is None:
+    def _guard(self, row: Row, commit: Callable[[], None]) -> None:
+        """Commits what a row has computed, unless its task failed or was sent back meanwhile."""
+        if row.task.seq.error is not None or not row.is_current:
             return
         try:
             commit()
         except Exception as error:  # noqa: BLE001 - the engine's border: one row fails its own sequence
-            self._fail(task.seq, error, discard=isinstance(error, NonFiniteLogitsError))
+            self._fail(row.task.seq, error, discard=isinstance(error, NonFiniteLogitsError))
+
+    def _finish_score(self, task: ScoreTask) -> None:
+        assert task.lease is not None
+        self._end_task(task, task.lease)
+        task.scoring.num_pending -= 1
+        if task.scoring.num_pending == 0:
+            self._finish_scoring(task.scoring, task.seq)
 
     def _commit_sample(self, task: SampleTask, sampled: Sampled) -> None:
         text, ending = task.take(sampled)

@@ -14,6 +14,8 @@ import torch
 from sgrun.cache.prefix_cache import Lease
 from sgrun.engine.device_automata import DeviceAutomata, write_place
 from sgrun.engine.generation import SampleTask
+from sgrun.engine.scheduler import Row
+from sgrun.engine.sequence import Task
 from sgrun.engine.transfer import to_device
 from sgrun_kernels.rows import Adjustments, Records, Rows, new_records, words_of
 
@@ -40,23 +42,27 @@ class DeviceRows:
         self.automata = automata
         self.adjustments = Adjustments.allocate(1, vocab_size, device)  # grown when a sample first needs one
         self._device = device
-        self._placed: dict[SampleTask, _Placed] = {}
+        self._placed: dict[Task, _Placed] = {}
         self._free = list(range(max_rows - 1, -1, -1))
         self._free_slots: list[int] = []
 
-    def row_ids(self, tasks: list[SampleTask]) -> list[int]:
-        return [self._placed[task].row_id for task in tasks]
+    def row_id(self, task: Task) -> int:
+        return self._placed[task].row_id
+
+    def is_placed(self, row: Row) -> bool:
+        """Whether the row's task goes on from what the device has of it."""
+        return row.task in self._placed
 
     def update(self, tasks: list[SampleTask]) -> None:
-        """Brings the device up to date before a step of `tasks`: takes off rows whose samples have ended, writes those
+        """Brings the device up to date before a step of `tasks`, once those that have ended have left: writes the rows
         of new samples (all of their tokens are known), and gives all of them the pages they have got since."""
-        self._leave()
         new = [task for task in tasks if task not in self._placed]
         if new:
             self._place(new)
         self._give_pages(tasks)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Takes off the rows whose samples have ended or been sent back."""
         ended = [task for task, placed in self._placed.items() if task.lease is not placed.lease]
         if not ended:
             return

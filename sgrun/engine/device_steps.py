@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgrun.engine.batch import build_batch
+from sgrun.engine.batch import Sampling, Scored, build_batch
 from sgrun.engine.decode_graphs import DecodeGraphs
 from sgrun.engine.device_automata import DeviceAutomata
 from sgrun.engine.device_rows import DeviceRows
@@ -25,7 +25,7 @@ from sgrun.engine.limits import Limits
 from sgrun.engine.runner import ModelRunner
 from sgrun.engine.sampler import Sampled
 from sgrun.engine.scheduler import Row
-from sgrun.engine.scoring import ScoreTask
+from sgrun.engine.sequence import Task
 from sgrun.engine.steps import Forward, StepResult
 from sgrun.engine.transfer import Arrival, to_device
 from sgrun.grammar.vocabulary import Vocabulary
@@ -50,13 +50,14 @@ class SamplingKernels:
 
 @dataclass(slots=True)
 class _Flight:
-    """A launched step: `tasks` sample in rows `row_ids`. `scored` as in StepResult, still on the device. `arrival`: the
-    ring's words [R, 3] and, where a task wants them, the top ids and log-probabilities [L, num_top]."""
+    """A launched step: what `sampling` lists samples in the device's rows `row_ids`. `scored` as in StepResult, still
+    on the device. `arrival`: the ring's words [R, 3] and, where wanted, the top ids and log-probabilities [L, num_top].
+    """
 
     rows: list[Row]
-    tasks: list[SampleTask]
+    sampling: list[Sampling]
     row_ids: list[int]
-    scored: list[tuple[ScoreTask, int, Tensor]]
+    scored: list[Scored]
     arrival: Arrival | None = None
 
 
@@ -95,56 +96,63 @@ class DeviceSteps:
 
     def launch(self, rows: list[Row]) -> None:
         with self._on_device():
-            batch = build_batch(rows, self._limits.page_size, self._device)
-            logits = self.forward(batch.inputs)
-            scored = [
-                (task, at, logits[i].float())
-                for i, (task, at) in enumerate(batch.wanted)
-                if isinstance(task, ScoreTask)
-            ]
-            places = [i for i, (task, _) in enumerate(batch.wanted) if isinstance(task, SampleTask)]
-            tasks = [task for task, _ in batch.wanted if isinstance(task, SampleTask)]
-            row_ids = self._place(tasks)
-            flight = _Flight(rows, tasks, row_ids, scored)
-            if tasks:
-                lanes = to_device(np.array(row_ids, dtype=np.int32), self._device)
-                logits = logits[to_device(np.array(places), self._device)]
-                self._row_masks(lanes)
-                self._sample(lanes, logits)
-                flight.arrival = self._arrival(tasks, logits)
-            self._in_flight.append(flight)
-
-    def launch_ahead(self, rows: list[Row]) -> None:
-        with self._on_device():
-            tasks = [row.task for row in rows if isinstance(row.task, SampleTask)]
-            row_ids = self._place(tasks)
-            self._fill_lanes(row_ids)
-            logits = self._graphs.run(self._graphs.num_lanes(len(tasks)), max(row.start for row in rows) + 1)
-            self._in_flight.append(_Flight(rows, tasks, row_ids, [], self._arrival(tasks, logits)))
+            self._state.leave()
+            if all(self._state.is_placed(row) for row in rows):
+                self._in_flight.append(self._launch_decode(rows))
+            else:
+                self._in_flight.append(self._launch_packed(rows))
 
     def collect(self) -> StepResult:
         flight = self._in_flight.popleft()
         if flight.arrival is None:
             return StepResult(flight.rows, [], flight.scored)
         words, *top = flight.arrival.wait()
-        entries = ring_entries(words)[flight.row_ids]
-        tops = [_top(top, lane, task.params.top_logprobs) for lane, task in enumerate(flight.tasks)]
-        sampled = [
-            (task, Sampled(token_id, logprob, best))
-            for task, (token_id, _, logprob), best in zip(flight.tasks, entries.tolist(), tops, strict=True)
-            if token_id != NO_TOKEN
-        ]
-        # The device had found the end of the others in a step before.
-        absent = set(flight.tasks) - {task for task, _ in sampled}
-        return StepResult([row for row in flight.rows if row.task not in absent], sampled, flight.scored)
+        entries = ring_entries(words)[flight.row_ids].tolist()
+        sampled = []
+        ended: set[Task] = set()
+        for lane, ((row, task), (token_id, _, logprob)) in enumerate(zip(flight.sampling, entries, strict=True)):
+            if token_id == NO_TOKEN:  # the device had found its end in a step before
+                ended.add(task)
+            else:
+                best = _top(top, lane, task.params.top_logprobs)
+                sampled.append((row, task, Sampled(token_id, logprob, best)))
+        return StepResult([row for row in flight.rows if row.task not in ended], sampled, flight.scored)
 
-    def _place(self, tasks: list[SampleTask]) -> list[int]:
-        """The tasks' rows, which are brought up to date."""
+    def _launch_packed(self, rows: list[Row]) -> _Flight:
+        """A step of any rows, with what the host knows of them."""
+        batch = build_batch(rows, self._limits.page_size, self._device)
+        if batch.unknown:
+            wanted = [(place, self._state.row_id(row.task)) for place, row in batch.unknown]
+            unknown, row_ids = to_device(np.array(wanted).T, self._device)
+            batch.inputs.token_ids[unknown] = self._state.rows.column("token_id")[row_ids].long()
+        logits = self.forward(batch.inputs)
+        scored, places, sampling = batch.split(logits)
+        flight = self._flight(rows, sampling, scored)
+        if sampling:
+            lanes = to_device(np.array(flight.row_ids, dtype=np.int32), self._device)
+            logits = logits[to_device(np.array(places), self._device)]
+            self._row_masks(lanes)
+            self._sample(lanes, logits)
+            flight.arrival = self._arrival(sampling, logits)
+        return flight
+
+    def _launch_decode(self, rows: list[Row]) -> _Flight:
+        """A step of rows that all go on from what the device has."""
+        sampling = [(row, row.task) for row in rows if isinstance(row.task, SampleTask)]
+        flight = self._flight(rows, sampling, [])
+        self._fill_lanes(flight.row_ids)
+        logits = self._graphs.run(self._graphs.num_lanes(len(rows)), max(row.start for row in rows) + 1)
+        flight.arrival = self._arrival(sampling, logits)
+        return flight
+
+    def _flight(self, rows: list[Row], sampling: list[Sampling], scored: list[Scored]) -> _Flight:
+        """Brings the device's rows of what is sampled up to date."""
         adjustments = self._state.adjustments
+        tasks = [task for _, task in sampling]
         self._state.update(tasks)
         if self._state.adjustments is not adjustments:
             self._graphs.forget()
-        return self._state.row_ids(tasks)
+        return _Flight(rows, sampling, [self._state.row_id(task) for task in tasks], scored)
 
     def _fill_lanes(self, row_ids: list[int]) -> None:
         """Says which rows the lanes of the next graphs are; the lanes behind them are spare."""
@@ -208,12 +216,12 @@ class DeviceSteps:
         self._kernels.sample_(logits, lanes, rows, self._masks, adjustments, self._workspace)
         self._kernels.commit_step_(lanes, rows, self._ring, adjustments, arena, self._vocabulary)
 
-    def _arrival(self, tasks: list[SampleTask], logits: Tensor) -> Arrival:
+    def _arrival(self, sampling: list[Sampling], logits: Tensor) -> Arrival:
         """Queues what the host wants to know of the step that has just been launched."""
         words = self._ring.words[self._num_sampled % RING_SIZE]
         self._num_sampled += 1
-        num_top = max(task.params.top_logprobs for task in tasks)
-        top = self._kernels.top_logprobs(logits[: len(tasks)], min(num_top, logits.shape[1])) if num_top else ()
+        num_top = max(task.params.top_logprobs for _, task in sampling)
+        top = self._kernels.top_logprobs(logits[: len(sampling)], min(num_top, logits.shape[1])) if num_top else ()
         return Arrival(words, *top)
 
     @contextlib.contextmanager

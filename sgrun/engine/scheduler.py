@@ -19,12 +19,19 @@ MAX_CANDIDATES = 256  # waiting tasks whose cached prefix is looked up in one st
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`num_tokens` tokens of `task` from position `start` on, in the step that is planned."""
+    """`num_tokens` tokens of `task` from position `start` on, in the step that is planned. The token behind those that
+    are known is the one that the steps before it sample."""
 
     task: Task
+    lease: Lease
     start: int
     num_tokens: int
     copy: SlotCopy | None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the task still runs where it did; otherwise what this row computes is of no use any more."""
+        return self.task.lease is self.lease
 
 
 class Scheduler:
@@ -47,41 +54,22 @@ class Scheduler:
         self.waiting: list[Task] = []
         self.running: list[Task] = []
         self.num_retractions = 0
-        self._may_admit = False  # whether the next plan could admit a waiting task
 
     def add(self, task: Task) -> None:
         self.waiting.append(task)
-        self._may_admit = True
 
     def remove(self, task: Task) -> None:
         """Takes a finished or failed task out; its lease is the caller's."""
         queue = self.waiting if task.lease is None else self.running
         queue.remove(task)
-        self._may_admit = bool(self.waiting)
 
     def plan(self) -> list[Row]:
         """The rows of the next step, empty if there is nothing to do. All their pages are allocated."""
-        self._may_admit = False
         num_retractions = self.num_retractions
         rows = self._plan_running()
         if self.num_retractions == num_retractions:
             self._admit(rows, self.token_budget - sum(row.num_tokens for row in rows))
         return rows
-
-    def plan_ahead(self) -> list[Row]:
-        """The rows of a step behind those that run, whose tokens are not known yet: one for each running task that may
-        go on. Empty if the next step has to wait for them: something else could run, or the pool is full."""
-        if self._may_admit or len(self.running) > self.token_budget:
-            return []
-        if any(task.num_launched < len(task.tokens) for task in self.running):
-            return []
-        tasks = [task for task in self.running if task.num_launched < task.max_len]
-        leases = [(task.lease, task.num_launched + 1) for task in tasks if task.lease is not None]
-        if not self._reserve(sum(self.cache.pages_to_grow(lease, length) for lease, length in leases)):
-            return []
-        for lease, length in leases:
-            self.cache.grow(lease, length)
-        return [self._row(task, 1, None) for task in tasks]
 
     def retract(self, task: Task) -> None:
         """Gives up a running task's pages (what it computed stays in the cache as long as there is room) and lets it
@@ -110,18 +98,19 @@ class Scheduler:
         rows: list[Row] = []
         budget = self.token_budget
         planned: set[int] = set()
-        num_decodes_left = sum(task.num_remaining == 1 for task in self.running)
+        num_decodes_left = sum(task.num_ready == 1 for task in self.running)
         for task in sorted(self.running, key=_seniority):
             if task.lease is None:  # retracted for the sake of an older one
                 continue
-            is_decode = task.num_remaining == 1
+            num_ready = task.num_ready
+            is_decode = num_ready == 1
             num_decodes_left -= is_decode
-            num_tokens = 1 if is_decode else min(task.num_remaining, budget - num_decodes_left)
+            num_tokens = 1 if is_decode else min(num_ready, budget - num_decodes_left)
             if budget < 1 or num_tokens < 1:
                 continue
-            if not self._make_room(task, task.num_computed + num_tokens, planned):
+            if not self._make_room(task, task.num_launched + num_tokens, planned):
                 break
-            copy = self.cache.grow(task.lease, task.num_computed + num_tokens)
+            copy = self.cache.grow(task.lease, task.num_launched + num_tokens)
             rows.append(self._row(task, num_tokens, copy))
             planned.add(id(task))
             budget -= num_tokens
@@ -146,12 +135,11 @@ class Scheduler:
         return True
 
     def _admit(self, rows: list[Row], budget: int) -> None:
-        """Admits what fits. What is left over waits for the next plan where the budget ended it, or for someone to
-        finish where room did."""
-        order = self._admission_order() if self.waiting and budget > 0 and self._has_row else []
-        for task in order:
-            if budget < 1 or not self._has_row:
-                break
+        if not self.waiting or budget < 1 or len(self.running) >= self.max_running:
+            return
+        for task in self._admission_order():
+            if budget < 1 or len(self.running) >= self.max_running:
+                return
             lease = self._acquire(task)
             if lease is None:
                 return
@@ -160,14 +148,9 @@ class Scheduler:
             task.lease = lease
             task.num_computed = task.num_launched = lease.cached_len
             copy = self.cache.grow(lease, len(task.tokens))
-            row = self._row(task, min(task.num_remaining, budget), copy)
+            row = self._row(task, min(task.num_ready, budget), copy)
             rows.append(row)
             budget -= row.num_tokens
-        self._may_admit = bool(self.waiting) and self._has_row
-
-    @property
-    def _has_row(self) -> bool:
-        return len(self.running) < self.max_running
 
     def _acquire(self, task: Task) -> Lease | None:
         """A lease with room for the whole of the task's tokens reserved, or None if it has to wait for others."""
@@ -207,7 +190,7 @@ class Scheduler:
         if num_tokens > 1 or end <= task.prompt_len:
             self.cache.publish(task.lease, task.tokens, end)
         task.num_launched = end
-        return Row(task, start, num_tokens, copy)
+        return Row(task, task.lease, start, num_tokens, copy)
 
 
 def _seniority(task: Task) -> tuple[int, int]:

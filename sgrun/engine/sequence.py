@@ -83,8 +83,11 @@ class Task:
     is_counted: bool = False  # its cached tokens are in the engine's statistics
 
     @property
-    def num_remaining(self) -> int:
-        return len(self.tokens) - self.num_computed
+    def num_ready(self) -> int:
+        """How many tokens the next step may compute: those that are known, or the one that the steps that run will
+        sample."""
+        num_known = len(self.tokens) - self.num_launched
+        return num_known if num_known > 0 else min(self.max_len - self.num_launched, 1)
 
     @property
     def max_len(self) -> int:
@@ -98,4 +101,4 @@ class Task:
 
     def wanted_positions(self, start: int, end: int) -> list[int]:
         """The positions in [start, end) whose logits are needed."""
-        return [end - 1] if end == len(self.tokens) else []
+        return [end - 1] if end >= len(self.tokens) else []

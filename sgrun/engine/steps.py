@@ -9,11 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sgrun.engine.batch import build_batch
+from sgrun.engine.batch import Scored, build_batch
 from sgrun.engine.generation import SampleTask
 from sgrun.engine.sampler import Sampled, sample
 from sgrun.engine.scheduler import Row
-from sgrun.engine.scoring import ScoreTask
 from sgrun.models.inputs import ForwardInputs
 
 Forward = Callable[[ForwardInputs], Tensor]
@@ -22,17 +21,16 @@ Forward = Callable[[ForwardInputs], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one launched step has computed. `scored`: (task, position, logits [vocab] float32) as wanted; `sampled`: a
-    task is left out where the device had found its end in an earlier step."""
+    """What one launched step has computed. Rows are left out whose end the device had found in a step before."""
 
     rows: list[Row]
-    sampled: list[tuple[SampleTask, Sampled]]
-    scored: list[tuple[ScoreTask, int, Tensor]]
+    sampled: list[tuple[Row, SampleTask, Sampled]]
+    scored: list[Scored]
 
 
 class Steps(Protocol):
     """Computes steps in the order in which they are launched. Up to `max_ahead` steps may be launched beyond the one
-    whose result is collected next; their rows decode tokens that the host does not know yet."""
+    whose result is collected next; their rows may go on from tokens that only those steps sample."""
 
     max_ahead: int
 
@@ -40,11 +38,7 @@ class Steps(Protocol):
     def num_in_flight(self) -> int: ...
 
     def launch(self, rows: list[Row]) -> None:
-        """Starts a step whose tokens are all known. Raises what the model raises; then nothing was started."""
-        ...
-
-    def launch_ahead(self, rows: list[Row]) -> None:
-        """Starts a step of decodes whose tokens are those that the launched steps will sample."""
+        """Starts a step. Raises what the model raises; then nothing was started."""
         ...
 
     def collect(self) -> StepResult:
@@ -70,12 +64,10 @@ class HostSteps:
     def launch(self, rows: list[Row]) -> None:
         batch = build_batch(rows, self.page_size, self.device)
         logits = self.forward(batch.inputs).float()
-        scored, places, tasks = batch.split(logits)
-        sampled = sample(logits[places], [task.sample_row() for task in tasks]) if tasks else []
-        self._results.append(StepResult(rows, list(zip(tasks, sampled, strict=True)), scored))
-
-    def launch_ahead(self, rows: list[Row]) -> None:
-        raise AssertionError("the host knows a token before it plans the next step")
+        scored, places, sampling = batch.split(logits)
+        drawn = sample(logits[places], [task.sample_row() for _, task in sampling]) if sampling else []
+        sampled = [(row, task, outcome) for (row, task), outcome in zip(sampling, drawn, strict=True)]
+        self._results.append(StepResult(rows, sampled, scored))
 
     def collect(self) -> StepResult:
         return self._results.pop()

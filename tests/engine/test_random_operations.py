@@ -19,7 +19,6 @@ import pytest
 import torch
 
 from sgrun.engine.core import EngineCore
-from sgrun.engine.generation import SampleTask
 from sgrun.engine.limits import Limits
 from sgrun.engine.messages import (
     Abort,
@@ -82,25 +81,23 @@ class LateSteps(HostSteps):
 
     def __init__(self, forward: HashModel) -> None:
         super().__init__(forward, PAGE_SIZE, torch.device("cpu"))
-        self.unknown: dict[SampleTask, list[int]] = {}
+        self.unknown: dict[int, list[int]] = {}  # what leases have sampled that is not collected
 
     def launch(self, rows: list[Row]) -> None:
-        assert not self.num_in_flight
-        super().launch(rows)
-        self.unknown = {task: [sampled.token_id] for task, sampled in self._results[-1].sampled}
-
-    def launch_ahead(self, rows: list[Row]) -> None:
-        known = [replace(row.task, tokens=row.task.tokens + self.unknown[row.task]) for row in rows]
+        known = [replace(row.task, tokens=row.task.tokens + self.unknown.get(id(row.lease), [])) for row in rows]
         super().launch([replace(row, task=task) for row, task in zip(rows, known, strict=True)])
-        sampled = [(row.task, outcome) for row, (_, outcome) in zip(rows, self._results.pop().sampled, strict=True)]
-        for task, outcome in sampled:
-            self.unknown[task].append(outcome.token_id)
-        self._results.append(StepResult(rows, sampled, []))
+        result = self._results.pop()
+        row_of = {id(row.lease): row for row in rows}
+        sampled = [(row_of[id(row.lease)], row_of[id(row.lease)].task, outcome) for row, _, outcome in result.sampled]
+        scored = [(row_of[id(row.lease)], row_of[id(row.lease)].task, *rest) for row, _, *rest in result.scored]
+        for row, _, outcome in sampled:
+            self.unknown.setdefault(id(row.lease), []).append(outcome.token_id)
+        self._results.append(StepResult(rows, sampled, scored))
 
     def collect(self) -> StepResult:
         result = self._results.pop(0)
-        for task, _ in result.sampled:
-            self.unknown[task].pop(0)
+        for row, _, _ in result.sampled:
+            self.unknown[id(row.lease)].pop(0)
         return result
 
 
