@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from sgrun.cache.prefix_cache import Lease
-from sgrun.engine.device_automata import DeviceAutomata, write_place
+from sgrun.engine.device_automata import DeviceAutomata, put_place
 from sgrun.engine.generation import SampleTask
 from sgrun.engine.scheduler import Row
 from sgrun.engine.sequence import Task
 from sgrun.engine.transfer import to_device
+from sgrun.grammar.automaton import Automaton
 from sgrun_kernels.rows import Adjustments, Records, Rows, new_records, words_of
 
 
@@ -27,7 +28,7 @@ class _Placed:
     row_id: int
     lease: Lease
     num_pages: int = 0  # of the lease's pages, those that the device has
-    automaton: int | None = None
+    automaton: Automaton | None = None
     slot: int | None = None  # of the adjustments
 
 
@@ -53,13 +54,16 @@ class DeviceRows:
         """Whether the row's task goes on from what the device has of it."""
         return row.task in self._placed
 
-    def update(self, tasks: list[SampleTask]) -> None:
+    def update(self, tasks: list[SampleTask]) -> bool:
         """Brings the device up to date before a step of `tasks`, once those that have ended have left: writes the rows
-        of new samples (all of their tokens are known), and gives all of them the pages they have got since."""
+        of new samples (all of their tokens are known), and gives all of them the pages they have got since. Returns
+        whether anything that steps read stands elsewhere now."""
+        adjustments, arena = self.adjustments, self.automata.arena
         new = [task for task in tasks if task not in self._placed]
         if new:
             self._place(new)
         self._give_pages(tasks)
+        return self.adjustments is not adjustments or self.automata.arena is not arena
 
     def leave(self) -> None:
         """Takes off the rows whose samples have ended or been sent back."""
@@ -86,10 +90,9 @@ class DeviceRows:
             record = records[number : number + 1]
             _write_sampling(record, task)
             if task.matcher is not None:
-                placed.automaton = self.automata.load(task.matcher.automaton)
-                record["automaton"] = placed.automaton
+                placed.automaton = task.matcher.automaton
+                put_place(records, number, self.automata.acquire(placed.automaton), task.matcher.cursor)
                 record["can_end"] = not task.params.ignore_eos
-                write_place(record, task.matcher.cursor)
             if task.params.is_adjusted:
                 record["adjustment"] = placed.slot = self._adjust(task)
         ids = to_device(np.array(row_ids), self._device)

@@ -73,7 +73,7 @@ class DeviceSteps:
         self.forward: Forward = runner
         self._limits = limits
         self._kernels = kernels
-        self._state = DeviceRows(max_rows, max_pages, vocab_size, DeviceAutomata(device), device)
+        self._state = DeviceRows(max_rows, max_pages, vocab_size, DeviceAutomata(device, max_rows), device)
         self._ring = Ring.allocate(RING_SIZE, max_rows + 1, device)
         self._inputs = DecodeInputs.allocate(max_rows, device)
         self._lanes = torch.full((max_rows,), self._state.spare, dtype=torch.int32, device=device)
@@ -147,10 +147,8 @@ class DeviceSteps:
 
     def _flight(self, rows: list[Row], sampling: list[Sampling], scored: list[Scored]) -> _Flight:
         """Brings the device's rows of what is sampled up to date."""
-        adjustments = self._state.adjustments
         tasks = [task for _, task in sampling]
-        self._state.update(tasks)
-        if self._state.adjustments is not adjustments:
+        if self._state.update(tasks):
             self._graphs.forget()
         return _Flight(rows, sampling, [self._state.row_id(task) for task in tasks], scored)
 
