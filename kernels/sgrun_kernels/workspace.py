@@ -10,6 +10,7 @@ from torch import Tensor
 from sgrun_kernels.rows import MAX_DEPTH
 
 SAMPLE_BLOCK = 2048  # tokens of a block: fixed, since the rounding of a row's masses depends on it
+BINS = 4096  # of a histogram of logits
 GROUP = 64  # tokens of a group, whose maxima tell where the likely tokens are
 MASK_BLOCK = 256  # tokens that a program of row_masks_ walks at once
 MASK_PROGRAMS = 1056  # 8 for each of 132 multiprocessors
@@ -22,7 +23,8 @@ class SampleWorkspace:
 
     `block_values` [L, 4, NB] float32: highest logit, mass, highest raw logit, raw mass. `block_ids` [L, 2, NB] int32:
     the best token, how many raw logits are not finite. `group_max` [L, NB * 32] float32, `groups` the same int32: those
-    in which candidates are. `values` float32 and `ids` int32 [L, V]: candidates in the order of their ids.
+    in which candidates are. `values` float32, `ids` int32 [L, V]: candidates in the order of ids. `bins` [L, 4096]
+    int64.
     """
 
     block_values: Tensor
@@ -31,6 +33,7 @@ class SampleWorkspace:
     groups: Tensor
     values: Tensor
     ids: Tensor
+    bins: Tensor
 
     @classmethod
     def allocate(cls, num_rows: int, vocab_size: int, device: torch.device) -> SampleWorkspace:
@@ -50,6 +53,7 @@ class SampleWorkspace:
             ints(num_groups),
             floats(vocab_size),
             ints(vocab_size),
+            torch.empty(num_rows, BINS, dtype=torch.int64, device=device),
         )
 
 

@@ -93,7 +93,7 @@ class Case:
         workspace = SampleWorkspace.allocate(len(order), self.vocab_size, rows.words.device)
         for tensor in (workspace.block_values, workspace.group_max, workspace.values):
             tensor.fill_(float("nan"))
-        for tensor in (workspace.block_ids, workspace.groups, workspace.ids):
+        for tensor in (workspace.block_ids, workspace.groups, workspace.ids, workspace.bins):
             tensor.fill_(10**9)
         ids = torch.tensor(order, dtype=torch.int32)
         masks = torch.tensor(np.stack(self.masks))
