@@ -22,7 +22,10 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from sgrun_kernels import triton_ops
+from sgrun_kernels import automaton, sampling, step, triton_ops
+from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
+from sgrun_kernels.tables import AutomatonArena, VocabularyTables
+from sgrun_kernels.workspace import SampleWorkspace, allocate_frames
 
 MAX_SHARED_BYTES = 227 * 1024  # of one block on sm_90
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -116,6 +119,22 @@ def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads
     triton_ops.extend_attention(empty(40 * num_rows, heads, dim), k_cache, v_cache, extend_plan, 0.1)
 
 
+def step_of_rows(dtype: torch.dtype, vocab_size: int) -> None:
+    """What a step does beside the forward pass: masks, draws, commits, the next inputs."""
+    cpu, num_rows = torch.device("cpu"), 2
+    rows, row_ids = Rows.allocate(num_rows, 64, cpu), torch.zeros(num_rows, dtype=torch.int32)
+    adjustments, arena = Adjustments.allocate(1, vocab_size, cpu), AutomatonArena.allocate(1024, 1, cpu)
+    vocabulary = VocabularyTables(
+        torch.zeros((16, vocab_size), dtype=torch.uint8), torch.ones(vocab_size, dtype=torch.int16)
+    )
+    masks = torch.zeros((num_rows, vocabulary.num_words), dtype=torch.int32)
+    automaton.row_masks_(row_ids, rows, arena, vocabulary, masks, allocate_frames(cpu))
+    workspace = SampleWorkspace.allocate(num_rows, vocab_size, cpu)
+    sampling.sample_(torch.empty((num_rows, vocab_size), dtype=dtype), row_ids, rows, masks, adjustments, workspace)
+    step.commit_step_(row_ids, rows, Ring.allocate(4, num_rows, cpu), adjustments, arena, vocabulary)
+    step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, cpu), 16, 0)
+
+
 CASES: dict[str, Callable[[], None]] = {
     "llama-8b": lambda: operations(torch.bfloat16, 2, 4096, 14336, 32, 8, 128),
     "qwen3-0.6b": lambda: operations(torch.bfloat16, 2, 1024, 3072, 16, 8, 128),
@@ -123,6 +142,8 @@ CASES: dict[str, Callable[[], None]] = {
     "head-80": lambda: operations(torch.bfloat16, 2, 2560, 6912, 32, 32, 80),
     "head-256": lambda: operations(torch.bfloat16, 2, 2048, 8192, 8, 1, 256),
     "float32": lambda: operations(torch.float32, 2, 576, 1536, 9, 3, 64),
+    "sampling": lambda: step_of_rows(torch.bfloat16, 128256),
+    "odd-vocab": lambda: step_of_rows(torch.float32, 151937),
 }
 
 
