@@ -5,12 +5,11 @@ The pieces are found in the finished text by the automata of their own constrain
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sgrun.errors import InvalidParameterError, ProgramError
-from sgrun.lang.checks import check_text
+from sgrun.lang.checks import check_text, read_json
 from sgrun.lang.waiting import wait
 from sgrun.types import GrammarSpec, JsonSchemaSpec, Part, SequenceSpec, TriggeredSpec
 
@@ -38,7 +37,7 @@ def captured(spec: GrammarSpec, text: str) -> Any:
         case JsonSchemaSpec():
             if not spec.strict:
                 check_text(spec, text)
-            return json.loads(text)
+            return read_json(text)
         case _:
             return text
 

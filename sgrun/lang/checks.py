@@ -17,7 +17,7 @@ def check_text(spec: JsonSchemaSpec, text: str) -> None:
     A text that was cut short is no JSON; it is not checked.
     """
     try:
-        value = json.loads(text)
+        value = read_json(text)
     except json.JSONDecodeError:
         return
     try:
@@ -25,12 +25,21 @@ def check_text(spec: JsonSchemaSpec, text: str) -> None:
     except re.error as fault:
         raise CheckFailedError(f"the text cannot be checked: {fault} in the pattern {fault.pattern!r}") from fault
     if error is not None:
-        pointer = "/".join(
-            ["#", *(str(key).replace("~", "~0").replace("/", "~1") for key in error.absolute_schema_path)]
-        )
+        keys = (str(key).replace("~", "~0").replace("/", "~1") for key in error.absolute_schema_path)
+        pointer = "/".join(["#", *keys])
         raise CheckFailedError(
             f"{pointer}: the text breaks the keyword {error.validator!r} at {error.json_path}: {error.message[:200]}"
         )
+
+
+def read_json(text: str) -> Any:
+    """Raises json.JSONDecodeError, and CheckFailedError for an integer of more digits than Python reads."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise CheckFailedError(f"the text cannot be read: {error}") from error
 
 
 def _first_error(schema: Any, value: object) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from sgrun.errors import SgrunError
@@ -56,8 +56,9 @@ def selected(op: Op, decider: Decider) -> Variable:
 def generated(
     op: Op, grammar: GrammarSpec | None, typed: TypedValue | None, *, is_list: bool, with_token_text: bool
 ) -> Variable:
-    """`is_list`: the value is the list of all samples, not the only one."""
+    """`is_list`: the value is the list of all samples, not the only one. A value is made when it is first read."""
 
+    @cache
     def of_samples(value: Callable[[str], Any]) -> Any:
         values = [_placed(op, value, completion.text) for completion in op.generation().completions]
         return values if is_list else values[0]

@@ -69,6 +69,12 @@ def test_a_generation_of_a_type_is_its_value(dtype: Any, text: str, value: Any) 
     assert state.get_meta_info("x")["text"] == text
 
 
+def test_a_value_is_the_same_object_at_each_reading() -> None:
+    state = run("[1, 2]", dtype=list[int])
+    state["x"].append(3)
+    assert state["x"] == [1, 2, 3]
+
+
 def test_samples_of_a_type_are_a_list_of_its_values() -> None:
     assert run('{"x": 1, "y": 2}', dtype=Point, n=2)["x"] == [Point(1, 2)] * 2
 
@@ -124,6 +130,14 @@ def test_the_check_has_exact_arithmetic_and_drafts_as_the_automaton_has() -> Non
     draft4 = {"$schema": "http://json-schema.org/draft-04/schema#", "maximum": 3, "exclusiveMaximum": True}
     with pytest.raises(CheckFailedError, match="maximum"):
         run("3", json_schema=draft4, strict=False)["x"]
+
+
+def test_an_integer_that_python_does_not_read_is_an_error_of_ours() -> None:
+    with pytest.raises(CheckFailedError, match=r"cannot be read: .*digits"):
+        run("1" * 5000, json_schema={}, strict=False)["x"]
+    digits = SequenceSpec((Part("n", JsonSchemaSpec('{"type":"integer"}')), "!"))
+    with pytest.raises(CheckFailedError, match=r"cannot be read: .*digits"):
+        run("1" * 5000 + "!", grammar=digits).captures("x")
 
 
 def test_pointers_are_escaped() -> None:
