@@ -61,7 +61,7 @@ def value_reader(python_type: object) -> Callable[[str], object]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             if first["type"] == "json_invalid":
-                raise
+                json.loads(text)  # raises for a text cut short; Pydantic refuses lone surrogates too
             place = ".".join(map(str, first["loc"])) or "the value"
             raise CheckFailedError(
                 f"the text {text[:200]!r} is no {_name(python_type)}: at {place}: {first['msg']}"
@@ -97,7 +97,9 @@ def _with_pydantic(source: object, work: Callable[[], Any]) -> Any:
 def _adapter(source: object) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    form: Any = _arguments_type(source) if inspect.isroutine(source) else _readable(source)
+    # Pydantic takes a function too, and calls it when it reads a text.
+    is_function = inspect.isroutine(source) or isinstance(source, functools.partial)
+    form: Any = _arguments_type(source) if is_function else _readable(source)
     return TypeAdapter(form)
 
 
@@ -106,7 +108,7 @@ def _call_type(function: Callable[..., object]) -> Any:
     return _record(f"call of {name}", {"name": typing.Literal[name], "arguments": _arguments_type(function)})
 
 
-def _arguments_type(function: Callable[..., object]) -> Any:
+def _arguments_type(function: Any) -> Any:
     """A dict of arguments, so that parameters may have any name; one with a default may be left out."""
     hints = typing.get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}

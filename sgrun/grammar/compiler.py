@@ -92,7 +92,9 @@ class GrammarCompiler:
         self.cache_bytes = 0
 
     def submit(self, spec: GrammarSpec) -> Future[Automaton]:
-        """A future of the spec's automaton, the caller's own to cancel. Raises EngineClosedError after `close`."""
+        """A future of the spec's automaton, the caller's own to cancel. Raises EngineClosedError after `close`, and
+        GrammarTooLargeError for specs within specs that are too many to be looked at."""
+        Budget(self._limits).check("max_nesting", _nesting(spec))
         answer: Future[Automaton] = Future()
         with self._lock:
             self._check_open()
@@ -171,6 +173,25 @@ class GrammarCompiler:
             self.cache_bytes += _kept_bytes(spec, done.result())
             while self.cache_bytes > self._max_cache_bytes:
                 self.cache_bytes -= _kept_bytes(*self._done.popitem(last=False))
+
+
+def _nesting(spec: GrammarSpec) -> int:
+    """How deep specs are within specs, found without recursion."""
+    nesting, level = -1, [spec]
+    while level:
+        nesting += 1
+        level = [inner for outer in level for inner in _inner(outer)]
+    return nesting
+
+
+def _inner(spec: GrammarSpec) -> list[GrammarSpec]:
+    match spec:
+        case SequenceSpec(parts):
+            return [part.spec for part in parts if not isinstance(part, str)]
+        case TriggeredSpec(triggers):
+            return [trigger.spec for trigger in triggers]
+        case _:
+            return []
 
 
 def _source_len(spec: GrammarSpec) -> int:

@@ -23,7 +23,17 @@ from sgrun.grammar.automaton import Unchecked
 from sgrun.grammar.compiler import GrammarCompiler, compile_grammar
 from sgrun.grammar.limits import CompileLimits
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
-from sgrun.types import ChoicesSpec, DfaSpec, GrammarSpec, JsonSchemaSpec, RegexSpec
+from sgrun.types import (
+    ChoicesSpec,
+    DfaSpec,
+    GrammarSpec,
+    JsonSchemaSpec,
+    Part,
+    RegexSpec,
+    SequenceSpec,
+    Trigger,
+    TriggeredSpec,
+)
 
 UNLIMITED = CompileLimits(**dict.fromkeys(CompileLimits.__slots__, 10**15))
 ENDLESS = RegexSpec("(.*a.{40}|b)")  # 2^40 states
@@ -217,6 +227,19 @@ def test_spec_of_a_size_that_no_limit_allows_is_not_even_sent() -> None:
     for spec in (RegexSpec("abcd"), ChoicesSpec(("ab", "cd")), DfaSpec((0,) * 256, ((0,), (1,)), (1,))):
         with pytest.raises(GrammarTooLargeError, match="max_source_len is 3"):
             compiler.submit(spec).result(30)
+    compiler.close()
+
+
+def test_specs_within_specs_are_bounded_before_anything_looks_into_them() -> None:
+    compiler = GrammarCompiler()
+    spec: GrammarSpec = RegexSpec("a")
+    for _ in range(50):
+        spec = SequenceSpec(("(", Part("inner", spec), ")"))
+    assert compiler.submit(spec).result(30).accepts(b"(" * 50 + b"a" + b")" * 50)
+    for _ in range(2000):
+        spec = TriggeredSpec((Trigger("(", spec, ")"),))
+    with pytest.raises(GrammarTooLargeError, match="max_nesting is 100 and at least 2050"):
+        compiler.submit(spec)
     compiler.close()
 
 
