@@ -1,91 +1,105 @@
-"""Whole generations under masks with a real model's vocabulary: a random draw among the allowed tokens at each step."""
+"""Whole generations by masked sampling over real vocabularies, and valid texts that no mask may stop.
+
+Logits are random; `Matcher.bitmask`, a draw, `Matcher.accept`, until an end token is drawn. Each text is judged by a
+validator that knows nothing of this project. `python tests/grammar/test_masked_walks.py 10000` is the long run; with
+the path of a file of MaskBench after it, all its schemas are walked too, and their valid instances followed.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
-import re
-from typing import Annotated, Literal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from token_walks import RandomModel, Tokens, Walk, sampled_text
+from tokenizer_files import real_vocabularies as make_vocabularies
+from walk_subjects import Subject, choices, grammars, regexes, schema_validator, schemas
 
+from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import compile_grammar
+from sgrun.grammar.sample import Sampler
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
 from sgrun.types import JsonSchemaSpec, RegexSpec
 
-EXAMPLE_PHONE = r"\(\d{3}\) \d{3}-\d{4}"
+VOCABULARIES = ("smollm2", "tekken", "sentencepiece")
+SUBJECTS = [*schemas(), *choices(), *grammars()]
+PATTERNS = list(regexes())
 
 
-Count = Annotated[int, Field(ge=-9, lt=10**6)]
+@pytest.fixture(scope="module")
+def tokens(real_vocabularies: dict[str, Vocabulary]) -> dict[str, Tokens]:
+    return {name: Tokens(vocabulary) for name, vocabulary in real_vocabularies.items()}
 
 
-class Invoice(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Walker:
+    """Walks of one constraint over one vocabulary."""
 
-    number: Annotated[str, Field(pattern=r"^INV-\d{4}$")]
-    buyer: Annotated[str, Field(max_length=12)]
-    paid: bool
-    kind: Literal["credit", "debit"] | None = None
-    lines: Annotated[list[tuple[Annotated[str, Field(max_length=8)], Count]], Field(max_length=3)]
+    def __init__(self, subject: Subject, automaton: Automaton, tokens: Tokens, seed: int) -> None:
+        self.subject = subject
+        self.automaton = automaton
+        self.tokens = tokens
+        self._draw = random.Random(seed)
+        self._model = RandomModel(tokens.vocabulary, seed)
+        self._sampler = Sampler(automaton, seed)
 
+    def sample(self, soft_len: int) -> int:
+        """How many tokens a text took that a random model drew and that the validator found valid."""
+        walk = Walk(self.automaton, self.tokens)
+        data = sampled_text(walk, self._model, self._sampler, soft_len, self._draw)
+        if data is not None:
+            assert self.subject.is_valid(data.decode()), (self.subject.name, data)
+        return walk.num_masks
 
-NAMES = ("smollm2", "tekken", "sentencepiece")
-
-
-def _allowed(mask: np.ndarray, size: int) -> list[int]:
-    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")[:size]).tolist()
-
-
-def _walk(automaton: Automaton, vocabulary: Vocabulary, draw: random.Random) -> str:
-    matcher = automaton.matcher(vocabulary)
-    (end_id,) = vocabulary.end_token_ids
-    data = b""
-    for _ in range(3000):
-        allowed = _allowed(matcher.bitmask(), vocabulary.size)
-        assert allowed and not matcher.is_dead_end, data
-        short = [i for i in allowed if len(vocabulary.token(i)) == 1]  # closes what long tokens would leave open
-        token_id = draw.choice(short if short and draw.random() < 0.5 else allowed)
-        if end_id in allowed and draw.random() < 0.5:
-            token_id = end_id
-        assert matcher.accept(token_id)
-        if token_id == end_id:
-            assert matcher.is_finished
-            return data.decode()
-        data += vocabulary.token(token_id)
-    raise AssertionError(f"no end within 3000 tokens: {data!r}")
+    def follow_valid(self) -> None:
+        """No token of a valid text is masked, however the text is cut into tokens."""
+        for text in self.subject.valid:
+            assert self.subject.is_valid(text), text
+            walk = Walk(self.automaton, self.tokens)
+            assert walk.follow(text.encode(), self._draw), (self.subject.name, text, walk.data)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_walks_under_a_regex_match_it(real_vocabularies: dict[str, Vocabulary], name: str) -> None:
-    automaton = compile_grammar(RegexSpec(EXAMPLE_PHONE))
-    for seed in range(20):
-        assert re.fullmatch(EXAMPLE_PHONE, _walk(automaton, real_vocabularies[name], random.Random(seed)))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_walks_under_a_schema_fit_the_model(real_vocabularies: dict[str, Vocabulary], name: str) -> None:
-    automaton = compile_grammar(JsonSchemaSpec(json.dumps(Invoice.model_json_schema())))
-    for seed in range(5):
-        Invoice.model_validate_json(_walk(automaton, real_vocabularies[name], random.Random(seed)))
-
-
-@pytest.mark.parametrize("pattern", [EXAMPLE_PHONE, r"\w+@\w+", "(?s).*"])
-@pytest.mark.parametrize("name", NAMES)
-def test_masks_of_real_vocabularies_are_what_their_definition_says(
-    real_vocabularies: dict[str, Vocabulary], name: str, pattern: str
+@pytest.mark.parametrize("number", range(len(SUBJECTS)))
+def test_masked_walks_end_in_valid_texts_and_valid_texts_are_never_masked(
+    number: int, tokens: dict[str, Tokens]
 ) -> None:
-    automaton, vocabulary = compile_grammar(RegexSpec(pattern)), real_vocabularies[name]
+    walker = Walker(SUBJECTS[number], compile_grammar(SUBJECTS[number].spec), tokens[VOCABULARIES[number % 3]], number)
+    walker.follow_valid()
+    for soft_len in (3, 10, 30):
+        walker.sample(soft_len)
+
+
+def test_masked_walks_match_the_patterns_in_use(tokens: dict[str, Tokens]) -> None:
+    for number, subject in enumerate(PATTERNS[::24]):
+        walker = Walker(subject, compile_grammar(subject.spec), tokens[VOCABULARIES[number % 3]], seed=number)
+        walker.follow_valid()
+        walker.sample(soft_len=20)
+
+
+@pytest.mark.parametrize("pattern", [r"\(\d{3}\) \d{3}-\d{4}", r"\w+@\w+", "(?s).*"])
+def test_definition_of_a_mask_is_what_each_token_alone_says(tokens: dict[str, Tokens], pattern: str) -> None:
+    automaton = compile_grammar(RegexSpec(pattern))
     draw = random.Random(0)
-    for state in sorted({automaton.start, *draw.choices(range(1, automaton.num_states), k=3)}):
-        allowed = set(_allowed(vocabulary.masks.get(automaton, Cursor(state)), vocabulary.size))
-        for token_id in range(vocabulary.size):
-            data = vocabulary.token(token_id)
-            is_alive = data != b"" and automaton.walker.advance(Cursor(state), data) is not None
-            assert (token_id in allowed) == is_alive, (state, data)
+    for known in tokens.values():
+        state = Cursor(draw.choice([automaton.start, draw.randrange(1, automaton.num_states)]))
+        allowed = known.defined_mask(automaton, state)
+        for token_id in range(known.vocabulary.size):
+            data = known.vocabulary.token(token_id)
+            is_alive = data != b"" and automaton.walker.advance(state, data) is not None
+            assert allowed[token_id] == is_alive, (state, data)
+        mask = known.vocabulary.masks.get(automaton, state)
+        assert (np.unpackbits(mask.view(np.uint8), count=known.vocabulary.size, bitorder="little") == allowed).all()
 
 
 OPEN = {
@@ -95,18 +109,69 @@ OPEN = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "prefix", ['{"', '{"na', '{"name": "ab é', '{"tags": [[{"a": "', '{"tags": [1,', '{"other": "x']
-)
-def test_masks_inside_open_objects_are_what_their_definition_says(
-    real_vocabularies: dict[str, Vocabulary], name: str, prefix: str
-) -> None:
-    automaton, vocabulary = compile_grammar(JsonSchemaSpec(json.dumps(OPEN))), real_vocabularies[name]
-    cursor = automaton.walker.advance(automaton.walker.start, prefix.encode())
-    assert cursor is not None
-    allowed = set(_allowed(vocabulary.masks.get(automaton, cursor), vocabulary.size))
-    for token_id in range(vocabulary.size):
-        data = vocabulary.token(token_id)
-        is_alive = data != b"" and automaton.walker.advance(cursor, data) is not None
-        assert (token_id in allowed) == is_alive, data
+@pytest.mark.parametrize("turn", range(4))
+def test_masks_inside_open_objects_are_what_their_definition_says(tokens: dict[str, Tokens], turn: int) -> None:
+    prefix = XX
+    walk = Walk(compile_grammar(JsonSchemaSpec(json.dumps(OPEN))), tokens[VOCABULARIES[turn % 3]], check_mask=True)
+    for token_id in walk.tokens.spell(prefix.encode(), random.Random(turn)):
+        assert walk.take(token_id)
+    walk.allowed()
+
+
+def maskbench(path: Path) -> Iterator[tuple[str, Any, list[Any]]]:
+    """Name, schema and valid instances."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            yield row["name"], row["schema"], [test["data"] for test in row["tests"] if test["valid"]]
+
+
+def maskbench_subject(name: str, schema: Any, instances: list[Any]) -> tuple[Subject, Automaton] | None:
+    """None where the schema is not compiled. Valid texts are those that the automaton takes as bytes: the order of
+    properties is the schema's (benchmarks/grammar.py judges that)."""
+    spec = JsonSchemaSpec(json.dumps(schema), strict=False)
+    try:
+        automaton = compile_grammar(spec)
+    except (GrammarTooLargeError, UnsupportedGrammarError, InvalidGrammarError):
+        return None
+    spelled = [json.dumps(value, ensure_ascii=False) for value in instances]
+    taken = tuple(text for text in spelled if text.isprintable() and automaton.accepts(text.encode()))
+    is_checked = not automaton.checked_afterwards
+    judge = schema_validator(schema) if is_checked else lambda text: True
+    return Subject(name, spec, judge, taken), automaton
+
+
+def main(num_walks: int, path: Path | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        vocabularies = [Tokens(vocabulary) for vocabulary in make_vocabularies(Path(folder)).values()]
+    began = time.monotonic()
+    counts: Counter[str] = Counter()
+    compiled = [(subject, compile_grammar(subject.spec)) for subject in [*SUBJECTS, *PATTERNS]]
+    walkers = [
+        Walker(subject, automaton, tokens, seed)
+        for seed, tokens in enumerate(vocabularies)
+        for subject, automaton in compiled
+    ]
+    for walker in walkers:
+        walker.follow_valid()
+        counts["valid texts followed"] += len(walker.subject.valid)
+    for turn, walker in zip(range(num_walks), cycle(walkers), strict=False):
+        counts["masks"] += walker.sample(soft_len=5 + turn % 60)
+        counts["walks"] += 1
+    print(f"{len(compiled)} constraints: {dict(counts)}, {time.monotonic() - began:.0f} s", flush=True)
+    counts.clear()
+    for turn, row in enumerate(maskbench(path) if path else ()):
+        found = maskbench_subject(*row)
+        if found is None:
+            counts["refused"] += 1
+            continue
+        walker = Walker(*found, vocabularies[turn % 3], turn)
+        walker.follow_valid()
+        counts["valid texts followed"] += len(walker.subject.valid)
+        for soft_len in (10, 60):
+            counts["masks"] += walker.sample(soft_len)
+            counts["walks"] += 1
+    print(f"MaskBench: {dict(counts)}, {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
