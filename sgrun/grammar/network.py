@@ -157,7 +157,7 @@ class Network:
         keywords are whole words, as lexers have it.
         """
         start = self.starts[begin]
-        rivals = frozenset(other for other in others if self._terminals.are_rivals(start.terminal, other))
+        rivals = self._terminals.rivals(start.terminal, others)
         if not rivals:
             return begin
         variant = self._variants.get((begin, rivals))

@@ -15,7 +15,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from sgrun.grammar.cfg import External
+from sgrun.grammar.cfg import External, Terminal
 from sgrun.grammar.explore import LazyCall, LazyEdge, LazyMove, Row, State
 from sgrun.grammar.limits import Budget
 from sgrun.grammar.network import Network, Watch
@@ -63,6 +63,7 @@ class Pushdown:
         ends = np.cumsum(np.bincount(network.byte_classes, minlength=network.num_classes))[:-1]
         self.bytes_of = [*(part.tolist() for part in np.split(bytes_by_class, ends)), [END]]
         self._known: dict[ProcedureKey, DeterministicProcedure] = {}
+        self._terminal_sets: dict[frozenset[Terminal], frozenset[Terminal]] = {}
 
     @property
     def root(self) -> ProcedureKey:
@@ -75,6 +76,10 @@ class Pushdown:
         if known is None:
             known = self._known[key] = DeterministicProcedure(key, self)
         return known
+
+    def same_set(self, terminals: frozenset[Terminal]) -> frozenset[Terminal]:
+        """One object for equal sets, which are looked up often."""
+        return self._terminal_sets.setdefault(terminals, terminals)
 
     def first_of(self, callee: str | External) -> frozenset[int]:
         if isinstance(callee, str):
@@ -182,7 +187,7 @@ class DeterministicProcedure:
         """The threads after a byte that all of them read."""
         starts = self._network.starts
         beginning = {stack[-1] for _, stack, _ in threads if stack[-1] in starts}
-        terminals = frozenset(starts[position].terminal for position in beginning)
+        terminals = self._pushdown.same_set(frozenset(starts[position].terminal for position in beginning))
         for index, stack, watches in threads:
             position = stack[-1]
             if len(terminals) > 1 and position in beginning:

@@ -24,6 +24,7 @@ from sgrun.grammar.utf8 import expand
 ByteSet = int
 AT_END: ByteSet = 1 << END
 ANYTHING: ByteSet = (1 << (END + 1)) - 1
+_WORK_PER_PAIR = 4  # looking at two terminals side by side costs about as much as so many set elements elsewhere
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,7 +54,10 @@ class Terminals:
         self._budget = budget
         self._first_of = first_of
         self._known: dict[Node, ByteDfa] = {}
-        self._rivals: dict[tuple[Terminal, Terminal], bool] = {}
+        self._rivals: dict[tuple[Terminal, frozenset[Terminal]], frozenset[Terminal]] = {}
+        self._greedy: dict[frozenset[Terminal], frozenset[Terminal]] = {}
+        self._pairs: dict[tuple[Terminal, Terminal], bool] = {}
+        self._steps: dict[ByteDfa, list[list[tuple[int, ByteSet]]]] = {}
 
     def dfa(self, node: Node) -> ByteDfa:
         known = self._known.get(node)
@@ -61,30 +65,55 @@ class Terminals:
             known = self._known[node] = _text(node.text) if isinstance(node, Text) else _regular(node, self._budget)
         return known
 
-    def are_rivals(self, terminal: Terminal, other: Terminal) -> bool:
-        """Whether a text of `terminal` is better read as `other`: a greedy one goes on behind it, or a literal one
-        has the same text while `terminal` is greedy."""
-        if terminal == other or not (terminal.is_greedy or other.is_greedy):
-            return False
-        known = self._rivals.get((terminal, other))
+    def rivals(self, terminal: Terminal, others: frozenset[Terminal]) -> frozenset[Terminal]:
+        """Those of `others` as which a text of `terminal` is better read: a greedy one goes on behind it, or a literal
+        one has the same text while `terminal` is greedy. Quick for a set that was asked about before."""
+        known = self._rivals.get((terminal, others))
         if known is None:
-            known = self._rivals[terminal, other] = self._find_rival(terminal, other)
+            greedy = self._greedy.get(others)
+            if greedy is None:
+                greedy = self._greedy[others] = frozenset(other for other in others if other.is_greedy)
+            asked = others if terminal.is_greedy else greedy
+            known = frozenset(other for other in asked if other != terminal and self._is_rival(terminal, other))
+            self._rivals[terminal, others] = known
+        return known
+
+    def _is_rival(self, terminal: Terminal, other: Terminal) -> bool:
+        known = self._pairs.get((terminal, other))
+        if known is None:
+            known = self._pairs[terminal, other] = self._find_rival(terminal, other)
         return known
 
     def _find_rival(self, terminal: Terminal, other: Terminal) -> bool:
         one, two = self.dfa(terminal.node), self.dfa(other.node)
         better = np.any(two.table != 0, axis=1) if other.is_greedy else two.accepting
+        steps, steps_beside = self._steps_of(one), self._steps_of(two)
         seen = {(1, 1)} if len(one.table) > 1 and len(two.table) > 1 else set()
         waiting = list(seen)
         while waiting:
             state, beside = waiting.pop()
-            if one.accepting[state] and bool(better[beside]):
+            self._budget.spend("max_set_elements", _WORK_PER_PAIR)
+            if one.accepting[state] and better[beside]:
                 return True
-            after = zip(one.table[state].tolist(), two.table[beside].tolist(), strict=True)
-            more = {pair for pair in after if pair[0] and pair[1]} - seen
-            seen |= more
-            waiting.extend(more)
+            for target, found in steps[state]:
+                for target_beside, found_beside in steps_beside[beside]:
+                    pair = target, target_beside
+                    if found & found_beside and pair not in seen:
+                        seen.add(pair)
+                        waiting.append(pair)
         return False
+
+    def _steps_of(self, dfa: ByteDfa) -> list[list[tuple[int, ByteSet]]]:
+        """For each state where it leads, and by which bytes."""
+        known = self._steps.get(dfa)
+        if known is None:
+            known = self._steps[dfa] = []
+            for row in dfa.table:
+                bytes_to: dict[int, list[int]] = {}
+                for byte in np.flatnonzero(row).tolist():
+                    bytes_to.setdefault(int(row[byte]), []).append(byte)
+                known.append([(target, byte_set(found)) for target, found in bytes_to.items()])
+        return known
 
     def external(self, key: Hashable) -> tuple[ByteSet, bool]:
         """(the bytes that a text of an external procedure begins with, whether it may be empty)."""
