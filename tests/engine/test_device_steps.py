@@ -7,9 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from sgrun.engine.client import Engine
+from sgrun.engine.device_steps import DeviceSteps
+from sgrun.engine.runner import ModelRunner
+from sgrun.engine.triton_kernels import TRITON_KERNELS
+from sgrun.models.decoder import Decoder
 from sgrun.types import Completion, GrammarSpec, JsonSchemaSpec, RegexSpec, SamplingParams
+from sgrun_kernels import triton_ops
 
 OBJECT = '{"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"$ref": "#"}}}}'
 GRAMMARS: list[GrammarSpec | None] = [
@@ -92,3 +98,34 @@ def test_mixed_requests_have_the_same_outcomes(
             logprobs, others = ([entry.logprob for entry in one.logprobs] for one in (completion, other))
             assert logprobs == pytest.approx(others, abs=1e-4)
     assert ("page_size" in options) == (engine.stats.num_retractions > 0)
+
+
+def test_the_kernels_themselves_carry_an_engine(tiny_model: Path) -> None:
+    """The whole way of a GPU: on one where there is one, otherwise under Triton's interpreter."""
+    grammar = JsonSchemaSpec('{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}')
+    cases = [
+        ([5, 6, 7], SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True), None),
+        (list(range(30, 50)), SamplingParams(max_tokens=3, seed=1, top_p=0.8, logprobs=True), RegexSpec("[ab]{3,5}c")),
+        (list(range(30, 64)), SamplingParams(max_tokens=4, seed=2, presence_penalty=0.5), grammar),
+    ]
+    tokens = []
+    for device in ("cpu", str(torch.get_default_device())):
+        with Engine(tiny_model, dtype="float32", device=device, num_pages=64, max_running=4) as engine:
+            if tokens and device == "cpu":
+                interpret_kernels(engine)
+            futures = []
+            for prompt, params, spec in cases:
+                seq_id = engine.open()
+                engine.append_ids(seq_id, prompt)
+                futures.append(engine.generate(seq_id, params, spec))
+            tokens.append([future.result(120).completions[0].token_ids for future in futures])
+    assert tokens[0] == tokens[1]
+
+
+def interpret_kernels(engine: Engine) -> None:
+    """Gives a new engine on the CPU the operations and steps of a GPU."""
+    core = engine._core
+    decoder, kv = core.steps.forward.decoder, core.steps.forward.kv
+    decoder = Decoder(decoder.config, decoder.weights, decoder.device, decoder.dtype, triton_ops)
+    kv = torch.full((*kv.shape[:2], kv.shape[2] + 1, *kv.shape[3:]), float("nan"))
+    core.steps = DeviceSteps(ModelRunner(decoder, kv), core.vocabulary, core.limits, TRITON_KERNELS)
