@@ -13,6 +13,7 @@ import argparse
 import datetime
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import checks, transformers_baseline, workloads
+from benchmarks.gpu import checks, trace, transformers_baseline, workloads
 from benchmarks.gpu.ceilings import copy_bytes_per_s, matmul_flops
 from benchmarks.gpu.shapes import SHAPES, prefill_flops, traffic, write_folder
 from sgrun.engine.client import Engine
@@ -205,10 +206,37 @@ def baseline(suite: Suite) -> None:
             suite.add("baseline", shape=shape, batch=batch, step_ms=step.median * 1e3, engine="transformers")
 
 
-SECTIONS: dict[str, Callable[[Suite], None]] = {
-    section.__name__: section
-    for section in (ceilings, equality, decode, prefill, prefix, grammar, start, offline, baseline)
-}
+def profile(suite: Suite) -> None:
+    """How busy the device is while rows decode, with and without constraints, and what waits in between."""
+    for shape in () if suite.is_smoke else ("qwen3-0.6b", "llama-8b"):
+        with suite.engine(shape) as engine:
+            for case, batch in (("unconstrained", 1), ("unconstrained", 64), ("different schemas", 64)):
+                grammars = workloads.object_schemas(batch) if case == "different schemas" else []
+                values = trace.trace_decode(engine, suite.prompts(shape), batch, grammars)
+                suite.add("profile", shape=shape, batch=batch, case=case, **values)
+
+
+def kernels(suite: Suite) -> None:
+    """The kernels by themselves, each against its floor; a script each."""
+    folder = Path(__file__).parents[1] / "kernels"
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    for name in ("attention", "linear", "norms", "sampling", "masks"):
+        command = [sys.executable, str(folder / "benchmarks" / f"{name}.py"), *(["--smoke"] if suite.is_smoke else [])]
+        output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+        print(output)
+        for row in json.loads(output.splitlines()[-1])["rows"]:
+            suite.results.setdefault(name, []).append(row)
+
+
+def gate(suite: Suite) -> None:
+    """The tests of kernels, models and the engine, on this device. Nothing is timed if one fails."""
+    folders = ["tests/kernel"] if suite.is_smoke else ["tests/kernel", "tests/models", "tests/engine"]
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *folders], check=True, cwd=Path(__file__).parents[1])
+    suite.add("gate", passed=folders)
+
+
+ORDER = (gate, ceilings, equality, kernels, decode, prefill, prefix, grammar, profile, start, offline, baseline)
+SECTIONS: dict[str, Callable[[Suite], None]] = {section.__name__: section for section in ORDER}
 
 
 def main() -> None:
