@@ -21,7 +21,8 @@ from sgrun.models.load import load_model
 from sgrun.models.source import resolve_model
 
 CPU_KV_BYTES = 2**30
-CUDA_MEMORY_SHARE = 0.85  # of what is free once the weights are loaded; the rest is for activations
+CUDA_MEMORY_SHARE = 0.9  # of what is free once the weights are loaded, and of that all but
+CUDA_RESERVED_BYTES = 2 * 2**30  # for activations, logits, state of rows, captured graphs
 CPU_TOKEN_BUDGET = 512
 CUDA_TOKEN_BUDGET = 8192
 
@@ -106,4 +107,10 @@ def _num_pages(device: torch.device, page_bytes: int) -> int:
     if device.type == "cpu":
         return max(CPU_KV_BYTES // page_bytes, 1)
     free, _ = torch.cuda.mem_get_info(device)
-    return max(int(free * CUDA_MEMORY_SHARE) // page_bytes, 1)
+    num_pages = (int(free * CUDA_MEMORY_SHARE) - CUDA_RESERVED_BYTES) // page_bytes
+    if num_pages < 1:
+        raise ConfigError(
+            f"{device} has {free / 2**30:.1f} GiB free beside the weights, which leaves no room for the KV cache; "
+            "free memory, take a smaller model or dtype, or say num_pages"
+        )
+    return num_pages
