@@ -1,6 +1,8 @@
 """Constraints: text that must match a regular expression, a JSON schema, or a Python type."""
 
 import json
+from dataclasses import dataclass
+from typing import Literal
 
 import sgrun as sg
 
@@ -15,6 +17,12 @@ PET = {
 }
 
 
+@dataclass
+class Trip:
+    city: Literal["Paris", "Rome", "Oslo"]
+    nights: int
+
+
 @sg.function
 def pet(s: sg.ProgramState) -> None:
     s += sg.user("Describe a cat as JSON with the keys name, age and color.")
@@ -27,6 +35,8 @@ def facts(s: sg.ProgramState) -> None:
     s += sg.gen("address", regex=r"\d{1,3}(\.\d{1,3}){3}", max_tokens=16, temperature=0)
     s += "\n2 + 3 = 5\n4 + 4 = 8\n5 + 2 = "
     s += sg.gen("sum", dtype=int, max_tokens=4, temperature=0)
+    s += "\nTwo nights in the capital of Italy, as JSON: "
+    s += sg.gen("trip", dtype=Trip, max_tokens=32, temperature=0)
 
 
 def main(engine: sg.Engine) -> list[sg.ProgramState]:
@@ -34,6 +44,7 @@ def main(engine: sg.Engine) -> list[sg.ProgramState]:
     print("pet:", json.loads(states[0]["pet"]))
     print("address:", states[1]["address"])
     print("sum:", states[1]["sum"], type(states[1]["sum"]))
+    print("trip:", states[1]["trip"])
     return states
 
 

@@ -208,6 +208,16 @@ def test_pieces_of_samples_and_of_joined_forks_are_lists() -> None:
             state.captures("y")
 
 
+def test_pieces_are_read_inside_the_bodies_of_a_batch() -> None:
+    @sg.function
+    def program(s: sg.ProgramState) -> Any:
+        s += "?" + sg.gen("x", grammar=PERSON)
+        return s.captures("x")["name"]
+
+    with ScriptedBackend("Name: Al, [].") as backend:
+        assert [state.ret_value for state in program.run_batch([{}] * 3, backend=backend)] == ["Al"] * 3
+
+
 def test_pieces_can_be_awaited() -> None:
     @sg.function
     async def program(s: sg.ProgramState) -> Any:
