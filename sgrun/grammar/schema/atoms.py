@@ -56,12 +56,18 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class PropertiesAtLeast:
+    """`count` more, of `total` that the schema asks for."""
+
     count: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
 class PropertiesAtMost:
+    """`count` more, of `total` that the schema allows."""
+
     count: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,27 @@ class Formulas:
             found = self._atoms[formulas] = self._find_atoms(formulas)
         return found
 
+    def signed_atoms(self, formula: int, kind: Kind) -> set[tuple[int, bool]]:
+        """The atoms (their formula ids) in a formula that has been specialised to this kind, with whether the formula
+        holds the rather when they hold or when they fail; some do both. None where it has not been specialised."""
+        special = self._specialised.get((formula, kind), FALSE)
+        found: set[tuple[int, bool]] = set()
+        waiting = [(special, True)]
+        seen = set(waiting)
+        while waiting:
+            part, is_positive = waiting.pop()
+            op, args = self._nodes[part]
+            if op == "atom":
+                found.add((part, is_positive))
+                continue
+            if op in ("false", "true"):
+                continue
+            signs = {"not": (not is_positive,), "one": (True, False)}.get(op, (is_positive,))
+            below = [(int(inner), sign) for inner in args for sign in signs]  # type: ignore[call-overload]
+            waiting += [use for use in below if use not in seen]
+            seen.update(below)
+        return found
+
     def _find_atoms(self, formulas: tuple[int, ...]) -> list[int]:
         seen: set[int] = set()
         found: list[int] = []

@@ -34,7 +34,11 @@ def properties(reader: Reader, schema: Schema, place: Place) -> int:
         reader.reference(place.at("additionalProperties")) if "additionalProperties" in schema else TRUE,
         speaks_of_others=not _OTHERS.isdisjoint(schema),
     )
-    return reader.formulas.atom(atom)
+    formula = reader.formulas.atom(atom)
+    for keyword in ("patternProperties", "additionalProperties"):
+        if keyword in schema:
+            reader.repeatable.append((formula, Unchecked(keyword, str(place.at(keyword)))))
+    return formula
 
 
 def required(reader: Reader, schema: Schema, place: Place) -> int:
@@ -51,14 +55,18 @@ def property_names(reader: Reader, schema: Schema, place: Place) -> int:
 
 def min_properties(reader: Reader, schema: Schema, place: Place) -> int:
     count = arguments.count(schema, "minProperties", place)
-    is_closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
-    if count > 1 and not is_closed:  # names that are not listed are not compared, and may come twice
-        reader.checked_afterwards.append(Unchecked("minProperties", str(place.at("minProperties"))))
-    return reader.atoms(arguments.at_least(PropertiesAtLeast, count))
+    if not count:
+        return TRUE
+    formula = reader.formulas.atom(PropertiesAtLeast(count, count))
+    reader.repeatable.append((formula, Unchecked("minProperties", str(place.at("minProperties")))))
+    return formula
 
 
 def max_properties(reader: Reader, schema: Schema, place: Place) -> int:
-    return reader.formulas.atom(PropertiesAtMost(arguments.count(schema, "maxProperties", place)))
+    count = arguments.count(schema, "maxProperties", place)
+    formula = reader.formulas.atom(PropertiesAtMost(count, count))
+    reader.repeatable.append((formula, Unchecked("maxProperties", str(place.at("maxProperties")))))
+    return formula
 
 
 def dependencies(reader: Reader, schema: Schema, place: Place) -> int:

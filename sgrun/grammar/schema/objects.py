@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sgrun.grammar.explore import LazyCall, LazyMove, Row
@@ -13,6 +13,7 @@ from sgrun.grammar.scalars import string_holds
 from sgrun.grammar.schema.atoms import Names, Properties, PropertiesAtLeast, PropertiesAtMost, Required
 from sgrun.grammar.schema.containers import MAX_LISTED, Container, Layout, Question, Residue, State, ValueKey
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
+from sgrun.grammar.schema.repeats import can_be_repeated
 from sgrun.grammar.schema.spelling import TrieNode, spelling_trie
 from sgrun.grammar.strings import Pattern, StringAtom
 
@@ -43,8 +44,10 @@ class ObjectProcedure(Container):
     node); ("colon" | "value" | "bare value", member). A member is a property whose name has been read.
     """
 
-    def __init__(self, formulas: Formulas, key: ValueKey, layout: Layout) -> None:
+    def __init__(self, formulas: Formulas, key: ValueKey, layout: Layout, repeatable: set[int]) -> None:
+        """To `repeatable` go the atoms (formula ids) that a repeated name can make a difference to."""
         super().__init__(formulas, key, layout)
+        self._repeatable = repeatable
         self._known_open: dict[Residue, _Open] = {}
         self._known_reachable: dict[tuple[int, Residue], dict[int, State]] = {}
         self._without: dict[tuple[Residue, int], Residue | None] = {}
@@ -246,10 +249,10 @@ class ObjectProcedure(Container):
             values[open_.required[number]] = TRUE
         for formula, atom in open_.others:
             match atom:
-                case PropertiesAtLeast(count):
-                    values[formula] = self.formulas.atom(PropertiesAtLeast(count - 1)) if count > 1 else TRUE
-                case PropertiesAtMost(count):
-                    values[formula] = self.formulas.atom(PropertiesAtMost(count - 1)) if count > 0 else FALSE
+                case PropertiesAtLeast(count, total):
+                    values[formula] = self.formulas.atom(PropertiesAtLeast(count - 1, total)) if count > 1 else TRUE
+                case PropertiesAtMost(count, total):
+                    values[formula] = self.formulas.atom(PropertiesAtMost(count - 1, total)) if count > 0 else FALSE
                 case Names(name_formula):
                     if not self._holds_of_name(name_formula, name, about):
                         values[formula] = FALSE
@@ -265,11 +268,22 @@ class ObjectProcedure(Container):
         if values:
             alive = set(self.formulas.atoms(*left))
             questions = [question for question in questions if question.atom in alive]
+        if number is None:
+            self._note_repeatable(open_, left, questions)
         member = (len(self.names) if number is None else number + 1, left, tuple(questions))
         found = self._numbers.setdefault(member, len(self._members))
         if found == len(self._members):
             self._members.append(member)
         return "colon", found
+
+    def _note_repeatable(self, open_: _Open, left: Residue, questions: list[Question]) -> None:
+        """A property that is not declared comes: what does its repetition make a difference to?"""
+        for _, atom in open_.others:
+            if isinstance(atom, PropertiesAtLeast | PropertiesAtMost) and can_be_repeated(atom):
+                self._repeatable.add(self.formulas.atom(replace(atom, count=atom.total)))
+        for question in questions:
+            if self.is_possible(self.substitute(left, {question.atom: FALSE})):
+                self._repeatable.add(question.atom)
 
     def _value_formula(self, formula: int, atom: Properties, name: str | None, about: dict[int, bool]) -> int:
         declared = self._declared.get(formula)
@@ -281,7 +295,9 @@ class ObjectProcedure(Container):
         for pattern, inner in atom.patterns:
             if self._holds_of_name(self.formulas.atom(Pattern(pattern)), name, about):
                 applying.append(inner)
-        return self.formulas.and_(applying) if applying else atom.rest
+        value = self.formulas.and_(applying) if applying else atom.rest
+        outcomes = set(self.formulas.by_kind(value).values())
+        return outcomes.pop() if outcomes in ({FALSE}, {TRUE}) else value
 
     def _holds_of_name(self, formula: int, name: str | None, about: dict[int, bool]) -> bool:
         special = self.formulas.specialise(formula, "string")

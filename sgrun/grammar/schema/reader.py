@@ -23,7 +23,8 @@ from sgrun.types import JsonSchemaSpec
 
 
 class Reader:
-    """The formulas of one schema document. `checked_afterwards` lists what they leave open, as it is met."""
+    """The formulas of one schema document. `checked_afterwards` lists what they leave open, as it is met; `repeatable`
+    the atoms (formula ids) that repeated names may make a difference to, and the keywords that they stand for."""
 
     def __init__(self, spec: JsonSchemaSpec, budget: Budget) -> None:
         budget.spend("max_source_len", len(spec.schema))
@@ -33,6 +34,7 @@ class Reader:
         self.plain_integers = spec.plain_integers or self.draft == 4  # where 1.0 is no integer
         self.formulas = Formulas(_kind_of, self.at)
         self.checked_afterwards: list[Unchecked] = []
+        self.repeatable: list[tuple[int, Unchecked]] = []
         self.budget = budget
         self._known: dict[Place, int] = {}
 

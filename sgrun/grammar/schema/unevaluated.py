@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from sgrun.errors import GrammarTooLargeError
+from sgrun.grammar.automaton import Unchecked
 from sgrun.grammar.schema.arguments import Schema
 from sgrun.grammar.schema.atoms import Items, Properties
 from sgrun.grammar.schema.evaluated import Coverage, covered_items, covered_properties
@@ -21,30 +22,32 @@ MAX_CONDITIONS = 6  # of which all sets are looked at
 
 def unevaluated_properties(reader: Reader, schema: Schema, place: Place) -> int:
     coverage = covered_properties(reader, schema, place)
-    rest = reader.reference(place.at("unevaluatedProperties"))
+    keyword = place.at("unevaluatedProperties")
+    rest = reader.reference(keyword)
 
-    def atom(covers: list[Coverage]) -> Hashable:
+    def atom(covers: list[Coverage]) -> int:
         named = tuple((name, TRUE) for cover in covers for name in cover.names)
         patterns = tuple((pattern, TRUE) for cover in covers for pattern in cover.patterns)
-        return Properties(named, patterns, rest)
+        formula = reader.formulas.atom(Properties(named, patterns, rest))
+        reader.repeatable.append((formula, Unchecked("unevaluatedProperties", str(keyword))))
+        return formula
 
-    return _unevaluated(reader, coverage, atom, place.at("unevaluatedProperties"))
+    return _unevaluated(reader, coverage, atom, keyword)
 
 
 def unevaluated_items(reader: Reader, schema: Schema, place: Place) -> int:
     coverage = covered_items(reader, schema, place)
     rest = reader.reference(place.at("unevaluatedItems"))
 
-    def atom(covers: list[Coverage]) -> Hashable:
+    def atom(covers: list[Coverage]) -> int:
         later = reader.formulas.or_([rest, *(formula for cover in covers for formula in cover.items)])
-        return Items((TRUE,) * max((cover.num_items for cover in covers), default=0), later)
+        prefix = (TRUE,) * max((cover.num_items for cover in covers), default=0)
+        return reader.formulas.atom(Items(prefix, later))
 
     return _unevaluated(reader, coverage, atom, place.at("unevaluatedItems"))
 
 
-def _unevaluated(
-    reader: Reader, coverage: list[Coverage], atom: Callable[[list[Coverage]], Hashable], place: Place
-) -> int:
+def _unevaluated(reader: Reader, coverage: list[Coverage], atom: Callable[[list[Coverage]], int], place: Place) -> int:
     """For every set of conditions that may hold: these hold, and what they cover leaves the rest to the keyword.
     A larger set asks for less, so the sets need not exclude each other."""
     always = [cover for cover in coverage if cover.condition == TRUE]
@@ -61,6 +64,6 @@ def _unevaluated(
         for chosen in combinations(sometimes, size):
             conditions = [cover.condition for cover in chosen]
             covers = [*always, *chosen]
-            told = TRUE if any(cover.is_all for cover in covers) else reader.formulas.atom(atom(covers))
+            told = TRUE if any(cover.is_all for cover in covers) else atom(covers)
             parts.append(reader.formulas.and_([*conditions, told]))
     return reader.formulas.or_(parts)

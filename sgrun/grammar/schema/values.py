@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sgrun.errors import GrammarTooLargeError, UnsupportedGrammarError
 from sgrun.grammar.assemble import assemble
@@ -19,6 +19,7 @@ from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
 from sgrun.grammar.schema.keys import can_lay_out, listed_procedure, names_procedure, plain_string
 from sgrun.grammar.schema.objects import KeysKey, ObjectProcedure
 from sgrun.grammar.schema.reader import Reader
+from sgrun.grammar.schema.repeats import misjudged
 from sgrun.grammar.strings import StringAtom, TextEquals
 from sgrun.types import JsonSchemaSpec
 
@@ -42,23 +43,30 @@ def compile_json_schema(spec: JsonSchemaSpec, budget: Budget) -> Automaton:
 def read_values(spec: JsonSchemaSpec, budget: Budget) -> Values:
     reader = Reader(spec, budget)
     layout = Layout(spec.whitespace, spec.open_objects, spec.property_order)
-    return Values(reader.formulas, layout, budget, reader.root(), reader.checked_afterwards, spec.strict)
+    return Values(reader, layout, budget, reader.root(), spec.strict)
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
     """`resolve` for `assemble`: the root procedure and all below it."""
 
-    formulas: Formulas
+    reader: Reader
     layout: Layout
     budget: Budget
     root: int
-    unchecked: list[Unchecked]  # grows while schemas are read
     is_strict: bool
+    repeatable: set[int] = field(default_factory=set)  # atoms that a repeated name was met to make a difference to
+
+    @property
+    def formulas(self) -> Formulas:
+        return self.reader.formulas
 
     def checked_afterwards(self) -> tuple[Unchecked, ...]:
         """What is not enforced, once all is explored. Raises UnsupportedGrammarError if all has to be."""
-        found = tuple(dict.fromkeys(self.unchecked))
+        reader = self.reader
+        repeated = misjudged(reader.formulas, self.root, self.repeatable)
+        about = [unchecked for atom, unchecked in reader.repeatable if atom in repeated]
+        found = tuple(dict.fromkeys([*reader.checked_afterwards, *about]))
         if found and self.is_strict:
             raise UnsupportedGrammarError(
                 f"{found[0].pointer}: the keyword {found[0].keyword!r} cannot be enforced here"
@@ -70,7 +78,7 @@ class Values:
             case ValueKey("array", _, _):
                 return ArrayProcedure(self.formulas, key, self.layout)
             case ValueKey("object", _, _):
-                return ObjectProcedure(self.formulas, key, self.layout)
+                return ObjectProcedure(self.formulas, key, self.layout, self.repeatable)
             case ValueKey():
                 return self._scalar(key)
             case KeysKey():
