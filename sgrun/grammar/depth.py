@@ -45,7 +45,7 @@ def may_nest_too_deep(calls: dict[int, set[int]], num_starts: Sequence[int]) -> 
     weights: dict[int, int] = {}
     for caller, callees in calls.items():
         group = group_of.get(caller, caller)
-        weights[group] = weights.get(group, 0) + num_starts[caller]
+        weights[group] = weights.get(group, 0) + num_starts[caller] if caller in group_of else 1
         group_calls.setdefault(group, set()).update(group_of.get(callee, callee) for callee in callees)
     start = group_of.get(0, 0)
     frames = {start: weights[start]}

@@ -107,7 +107,8 @@ def _common_number_procedure(atoms: tuple[NumberAtom, ...], labels: tuple[int | 
 
 def _number_procedure(atoms: Sequence[NumberAtom], label_of: LabelOf, budget: Budget) -> Procedure:
     explored = number_table(tuple(atoms), budget)
-    labels = _labels(explored.truths, label_of)
+    numbered = _Numbered(label_of)
+    labels = _labels(explored.truths, numbered)
     table, labels, _ = minimize_labelled(explored.table, labels)
     budget.check("max_work_bytes", 4 * NUM_COLUMNS * len(table))
     targets = np.zeros((len(table), NUM_COLUMNS), dtype=np.int32)
@@ -117,7 +118,7 @@ def _number_procedure(atoms: Sequence[NumberAtom], label_of: LabelOf, budget: Bu
     for label in np.unique(labels[labels != NO_LABEL]).tolist():
         rows = targets[labels == label]
         targets[labels == label] = np.where(rows == 0, len(edges), rows)
-        edges.append(Return(label, consumes=False))
+        edges.append(Return(numbered.labels[label], consumes=False))
     if len(table) > 1:  # state 0 is free, as nothing is the edge that refuses
         targets[DEAD] = targets[START]
     return Procedure(targets, edges)
@@ -148,8 +149,9 @@ def _string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Bu
     thresholds = sorted({_threshold(part) for part in parts if isinstance(part, LengthAtLeast | LengthAtMost)} - {0})
     factor, columns = text_factor(texts, budget)
     text_truths = dict(zip(texts, factor.truths[:, columns].T, strict=True))
+    numbered = _Numbered(label_of)
     labels = [
-        _string_labels([parts_of[atom] for atom in atoms], text_truths, len(factor.table), length, label_of)
+        _string_labels([parts_of[atom] for atom in atoms], text_truths, len(factor.table), length, numbered)
         for length in (0, *thresholds)
     ]
     counted = with_lengths(factor.table, factor.start, np.stack(labels, axis=1), thresholds, budget)
@@ -177,10 +179,26 @@ def _string_procedure(atoms: Sequence[StringAtom], label_of: LabelOf, budget: Bu
         edges.append(count)
     for label in np.unique(counted.labels[counted.labels != NO_LABEL]).tolist():
         rows[np.flatnonzero(counted.labels == label), ord('"')] = len(edges)
-        edges.append(Return(label, consumes=True))
+        edges.append(Return(numbered.labels[label], consumes=True))
     if num_outer > START:  # state 0 is free, as nothing is the edge that refuses
         rows[DEAD, ord('"')] = START
     return Procedure(np.concatenate([rows, inner]), edges)
+
+
+class _Numbered:
+    """Labels by their place in `labels`: they may be larger than what an array holds."""
+
+    def __init__(self, label_of: LabelOf) -> None:
+        self._label_of = label_of
+        self._numbers: dict[int, int] = {}
+
+    @property
+    def labels(self) -> list[int]:
+        return list(self._numbers)
+
+    def __call__(self, truths: tuple[bool, ...]) -> int | None:
+        label = self._label_of(truths)
+        return None if label is None else self._numbers.setdefault(label, len(self._numbers))
 
 
 def _threshold(atom: LengthAtLeast | LengthAtMost) -> int:

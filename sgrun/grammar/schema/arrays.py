@@ -11,6 +11,7 @@ from sgrun.grammar.schema.containers import VALUE_STARTS, Container, Question, R
 from sgrun.grammar.schema.formula import FALSE, TRUE
 
 LARGE_COUNT = 40  # counts above it run on the frame's counter
+FEW_SOUGHT = 4  # formulas of items that are sought: all sets of them are asked for what is left
 
 
 class ArrayProcedure(Container):
@@ -31,6 +32,14 @@ class ArrayProcedure(Container):
     def prefix_len(self) -> int:
         lengths = [len(atom.prefix) for _, atom in self.atoms(self.key.formulas) if isinstance(atom, Items)]
         return max(lengths, default=0)
+
+    @cached_property
+    def _asked_always(self) -> tuple[int, ...]:
+        """Of many formulas that items are looked for with, any set may be left; asking each set would take a procedure
+        for it."""
+        found = [atom for _, atom in self.atoms(self.key.formulas)]
+        about = dict.fromkeys(atom.formula for atom in found if isinstance(atom, ContainsAtLeast | ContainsAtMost))
+        return tuple(about) if len(about) > FEW_SOUGHT else ()
 
     def expand(self, state: State) -> Row:
         if state == "start":
@@ -99,7 +108,9 @@ class ArrayProcedure(Container):
         alive = set(self.formulas.atoms(*left))
         after_index = min(index + 1, self.prefix_len)
         questions = [question for question in questions if question.atom in alive]
-        self.ask(row, left, questions, lambda new: ("next", after_index, new, region))
+        is_sought = any(isinstance(atom, ContainsAtLeast | ContainsAtMost) for _, atom in self.atoms(left))
+        always = self._asked_always if is_sought else ()
+        self.ask(row, left, questions, lambda new: ("next", after_index, new, region), always)
 
     def _ended(self, residue: Residue) -> Residue:
         values = {}

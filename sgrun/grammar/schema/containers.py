@@ -7,7 +7,7 @@ and the truths of the formulas are the label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ Truths = tuple[bool, ...]
 State = Hashable
 Residue = tuple[int, ...]  # what is left of each asked formula
 
-MAX_QUESTIONS = 30  # formulas asked of one value at a time
+MAX_QUESTIONS = 400  # formulas asked of one value at a time
 MAX_LISTED = 6  # formulas of one value whose combinations are gone through
 DIGITS = tuple(b"-0123456789")
 VALUE_STARTS = (*DIGITS, *b'"[{tfn')
@@ -174,8 +174,16 @@ class Container:
             return residue
         return tuple([self.formulas.substitute(formula, values) for formula in residue])
 
-    def ask(self, row: Row, residue: Residue, questions: Iterable[Question], then: Callable[[Residue], State]) -> None:
-        """Adds the beginnings of a value about which `questions` are open."""
+    def ask(
+        self,
+        row: Row,
+        residue: Residue,
+        questions: Iterable[Question],
+        then: Callable[[Residue], State],
+        always: Sequence[int] = (),
+    ) -> None:
+        """Adds the beginnings of a value about which `questions` are open. `always`: formulas that are asked in any
+        case, so that the same procedure answers in many states."""
         # An atom that the one formula cannot do without: its question has only one answer that is of use.
         needed = self.formulas.conjuncts(residue[0]) if self._asks_one else ()
         musts: list[Question] = []
@@ -184,12 +192,12 @@ class Container:
             (musts if question.if_false == FALSE and question.atom in needed else others).append(question)
         must = self.formulas.and_(question.formula for question in musts)
         must_hold = {question.atom: question.if_true for question in musts if question.if_true != question.atom}
-        if not others:
+        if not others and not always:
             left = self.substitute(residue, must_hold)
             if self.is_possible(left):
                 add_value(row, self.formulas, must, then(left))
             return
-        asked = list(dict.fromkeys([must, *(question.formula for question in others)]))
+        asked = list(dict.fromkeys([must, *always, *(question.formula for question in others)]))
         known: dict[Truths, State | None] = {}
 
         def after(truths: Truths) -> State | None:

@@ -134,6 +134,13 @@ class Formulas:
             found = self._by_kind[formula] = {kind: self.specialise(formula, kind) for kind in KINDS}
         return found
 
+    def decided(self, formula: int) -> int:
+        """TRUE or FALSE if that is what every value makes of the formula, whatever its kind; else the formula."""
+        if formula in (FALSE, TRUE):
+            return formula
+        found = set(self.by_kind(formula).values())
+        return found.pop() if found in ({FALSE}, {TRUE}) else formula
+
     def _specialise(self, formula: int, kind: Kind) -> int:
         op, args = self._nodes[formula]
         if op == "kind":

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 
 from sgrun.grammar.explore import LazyCall, LazyMove, Row
 from sgrun.grammar.procedure import Return
@@ -25,6 +26,14 @@ class KeysKey:
 
     names: tuple[str, ...]
     formulas: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reachable:
+    """Names that may come next, by their numbers in order, with the states behind them."""
+
+    states: dict[int, State]
+    numbers: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -49,8 +58,9 @@ class ObjectProcedure(Container):
         super().__init__(formulas, key, layout)
         self._repeatable = repeatable
         self._known_open: dict[Residue, _Open] = {}
-        self._known_reachable: dict[tuple[int, Residue], dict[int, State]] = {}
+        self._known_reachable: dict[tuple[int, Residue], _Reachable] = {}
         self._without: dict[tuple[Residue, int], Residue | None] = {}
+        self._known_ends: dict[int, float] = {}
         self._declared: dict[int, dict[str, int]] = {}
         self._states: dict[tuple[Residue, int | None, int], State | None] = {}
         self._numbers: dict[tuple[int, Residue, tuple[Question, ...]], int] = {}
@@ -110,7 +120,7 @@ class ObjectProcedure(Container):
             row.add((ord(":"),), LazyMove(("value", state[1])))
         elif place in ("value", "bare value"):
             index, residue, questions = self._members[state[1]]
-            self.ask(row, residue, questions, lambda left: ("next", index, left))
+            self.ask(row, residue, questions, lambda left: ("next", index, self._settled(left, index)))
         else:
             self._between(row, state)
         return row
@@ -126,9 +136,9 @@ class ObjectProcedure(Container):
             row.add((ord(","),), LazyMove(("key", index, residue)))
         elif self._offers_others and self._allows_others(index, residue):
             row.add((ord('"'),), LazyCall(self._keys, self._after_name(index, residue)))
-        elif reachable := self._reachable(index, residue):
-            state_, then = self._spelled(index, residue, 0, reachable)
-            row.add((ord('"'),), LazyMove(state_, then))
+        elif (reachable := self._reachable(index, residue)).states:
+            begun, then = self._spelled(index, residue, 0, reachable)
+            row.add((ord('"'),), LazyMove(begun, then))
 
     def _allows_others(self, index: int, residue: Residue) -> bool:
         rest = self._skipped(residue, index, len(self.names))
@@ -150,52 +160,48 @@ class ObjectProcedure(Container):
 
         return after
 
-    def _reachable(self, index: int, residue: Residue) -> dict[int, State]:
-        """The numbers of the names that may come next, with the states behind them."""
+    def _reachable(self, index: int, residue: Residue) -> _Reachable:
         known = self._known_reachable.get((index, residue))
         if known is None:
-            known = self._known_reachable[index, residue] = {}
+            states: dict[int, State] = {}
             for number in range(index, len(self.names)):
                 left = self._skipped(residue, index, number)
                 if left is None:
                     break
                 member = self._member(left, number, 0)
                 if member is not None:
-                    known[number] = member
+                    states[number] = member
+            known = self._known_reachable[index, residue] = _Reachable(states, frozenset(states))
         return known
 
     def _in_name(self, row: Row, index: int, residue: Residue, node: int) -> None:
         reachable = self._reachable(index, residue)
         children, ended, _ = self._trie[node]
         for byte, child in children.items():
-            if not self._trie[child][2].isdisjoint(reachable):
+            if not self._trie[child][2].isdisjoint(reachable.numbers):
                 state, then = self._spelled(index, residue, child, reachable)
                 row.add((byte,), LazyMove(state, then))
-        if ended is not None and ended in reachable:
-            row.add((ord('"'),), LazyMove(reachable[ended]))
+        if ended is not None and ended in reachable.numbers:
+            row.add((ord('"'),), LazyMove(reachable.states[ended]))
 
-    def _spelled(self, index: int, residue: Residue, node: int, reachable: dict[int, State]) -> tuple[State, bytes]:
+    def _spelled(self, index: int, residue: Residue, node: int, reachable: _Reachable) -> tuple[State, bytes]:
         """Where a node of the trie leads: the next state in which more than one byte may come, and the bytes before it.
 
         What has been skipped for sure counts as skipped, so that names share their states wherever they may come.
         """
         then = bytearray()
-        below = self._trie[node][2]
         while True:
-            children, ended, _ = self._trie[node]
-            possible = [
-                (byte, child) for byte, child in children.items() if not self._trie[child][2].isdisjoint(reachable)
-            ]
-            if ended is not None and ended in reachable:
+            children, ended, below = self._trie[node]
+            possible = [edge for edge in children.items() if not self._trie[edge[1]][2].isdisjoint(reachable.numbers)]
+            if ended is not None and ended in reachable.numbers:
                 if possible:
                     break
-                return reachable[ended], bytes(then) + b'"'
+                return reachable.states[ended], bytes(then) + b'"'
             if len(possible) > 1:
                 break
             [(byte, node)] = possible
             then.append(byte)
-        below = self._trie[node][2]
-        first = next(number for number in reachable if number in below)
+        first = min(below & reachable.numbers)
         left = self._skipped(residue, index, first)
         assert left is not None, "a name that is reached leaves something"
         return ("quoted", first, left, node), bytes(then)
@@ -214,6 +220,19 @@ class ObjectProcedure(Container):
                         known.others.append((formula, atom))
             known.at = sorted(known.required)
         return known
+
+    def _settled(self, residue: Residue, index: int) -> Residue:
+        """The residue without what no property from names[index] on can violate."""
+        done = {formula: TRUE for formula, atom in self._open(residue).properties if self._ends(formula, atom) <= index}
+        return self.substitute(residue, done)
+
+    def _ends(self, formula: int, atom: Properties) -> float:
+        """The number of the name from which on the atom accepts whatever comes."""
+        if formula not in self._known_ends:
+            asking = [self._number_of[name] + 1 for name, inner in atom.named if inner != TRUE]
+            is_open = not atom.patterns and self.formulas.decided(atom.rest) == TRUE
+            self._known_ends[formula] = max(asking, default=0) if is_open else inf
+        return self._known_ends[formula]
 
     def _skipped(self, residue: Residue, start: int, end: int) -> Residue | None:
         """The residue once it is clear that names[start:end] do not come; None if nothing wanted is left."""
@@ -257,7 +276,7 @@ class ObjectProcedure(Container):
                     if not self._holds_of_name(name_formula, name, about):
                         values[formula] = FALSE
         for formula, properties in open_.properties:
-            value = self._value_formula(formula, properties, name, about)
+            value = self.formulas.decided(self._value_formula(formula, properties, name, about))
             if value == FALSE:
                 values[formula] = FALSE
             elif value != TRUE:
