@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sgrun.errors import InvalidGrammarError, UnsupportedGrammarError
 from sgrun.types import ChoicesSpec, GbnfSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
 
 
@@ -46,6 +47,9 @@ REGEXES = {
     "optional after optional": "a?" * 5000 + "a" * 5000,
     "stars in stars": _nested(90, "(", "a*", ")*"),
     "backtracking": "(x+x+)+y" * 20,
+    "counts of texts of any length": "(.{0,300}x){0,20}",
+    "a negated lookahead in each of many stars": "(?:(?:a|b)(?!" * 40 + "c" + "))*" * 40,
+    "an alternative within a large count": "(?:a{1000}){100000}b|c{5}",
 }
 
 LARKS = {
@@ -68,8 +72,8 @@ LARKS = {
     "many terminals in one place": "start: (" + " | ".join(f"T{i}" for i in range(400)) + ")+\n"
     + "\n".join(f"T{i}: /[a-z]{{1,{i + 1}}}{i}/" for i in range(400)),
     "a palindrome": 'start: "a" start "a" | "b" start "b" | ""',
-    "250,000 characters of comment": "start: start2\n" + "//x\n" * 62_000,
-    "white space without end": "start: " + " \n" * 100_000 + '"a"',
+    "250,000 characters of comment": 'start: "a"\n' + "//x\n" * 62_000,
+    "white space without end": 'start: "a"' + " \n" * 140_000,
     "a schema that explodes": 'start: %json {"pattern": "(a|b)*a(a|b){24}"}',
 }  # fmt: skip
 
@@ -124,7 +128,7 @@ SCHEMAS = {
     "references in a ring": _schema(
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
     ),
-    "a long pointer": _schema({"$ref": "#" + "/a" * 100_000}),
+    "a long pointer": _schema({"$ref": "#" + "/a" * 90}),
 }  # fmt: skip
 
 HOSTILE: dict[str, GrammarSpec] = {
@@ -135,5 +139,70 @@ HOSTILE: dict[str, GrammarSpec] = {
     "choices: 200,000": ChoicesSpec(tuple(map(str, range(200_000)))),
     "choices: 30,000": ChoicesSpec(tuple(map(str, range(30_000)))),
     "choices: one long": ChoicesSpec(("x" * 290_000,)),
-    "choices: long ones alike": ChoicesSpec(tuple("a" * n for n in range(700))),
+    "choices: long ones alike": ChoicesSpec(tuple("a" * n for n in range(1, 700))),
 }
+COMPILED = {
+    "regex: counted lookaheads",
+    "regex: lookaheads in lookaheads",
+    "regex: a password over all of Unicode",
+    "regex: a long text many times",
+    "regex: folded letters",
+    "regex: stars in stars",
+    "regex: backtracking",
+    "regex: a negated lookahead in each of many stars",
+    "regex: an alternative within a large count",
+    "lark: an exploding intersection",
+    "lark: 250,000 characters of comment",
+    "lark: white space without end",
+    "schema: 100 alternatives",
+    "schema: doubling references",
+    "schema: doubling properties",
+    "schema: a large count",
+    "schema: denials of denials",
+    "choices: 30,000",
+}
+OTHERWISE = {
+    "lark: a palindrome": UnsupportedGrammarError,
+    "schema: a reference to itself": InvalidGrammarError,
+    "schema: references in a ring": InvalidGrammarError,
+    "schema: a long pointer": InvalidGrammarError,
+}
+QUICK = [  # within about half a second
+    "regex: the same over two letters",
+    "regex: counts within counts",
+    "regex: many negated lookaheads",
+    "regex: 30,000 parentheses",
+    "regex: a long text many times",
+    "regex: a million characters",
+    "regex: 2,000 words of Unicode",
+    "regex: many sets",
+    "regex: stars in stars",
+    "regex: backtracking",
+    "regex: counts of texts of any length",
+    "regex: a negated lookahead in each of many stars",
+    "regex: an alternative within a large count",
+    *(f"lark: {name}" for name in list(LARKS)[:8]),
+    "lark: complements of complements",
+    "lark: a palindrome",
+    "lark: 250,000 characters of comment",
+    "lark: white space without end",
+    "gbnf: 1,001 rules",
+    "gbnf: 30,000 parentheses",
+    "gbnf: counts within counts",
+    "gbnf: repeats of repeats",
+    *(f"schema: {name}" for name in list(SCHEMAS)[:4]),
+    "schema: 50,000 strings",
+    "schema: 100 alternatives",
+    "schema: doubling references",
+    "schema: doubling properties",
+    "schema: many property patterns",
+    "schema: a long decimal",
+    "schema: large bounds",
+    "schema: a large count",
+    "schema: denials of denials",
+    "schema: unevaluated",
+    "schema: a reference to itself",
+    "schema: references in a ring",
+    "schema: a long pointer",
+    "choices: 200,000",
+]
