@@ -93,6 +93,7 @@ def test_schema_without_any_valid_text_is_refused(schema: Any) -> None:
         ({"required": [LONE_SURROGATE]}, "#/required"),
         ({"dependentRequired": {LONE_SURROGATE: []}}, "#/dependentRequired"),
         ({"pattern": "a(?<=b)"}, "#/pattern"),
+        ({"$schema": DIALECTS[7], "contentEncoding": "quoted-printable"}, "#/contentEncoding"),
         ({"$schema": "http://example.com/draft-07/schema#"}, "#/$schema"),
         ({"$schema": "https://json-schema.org/draft/2020-12/schema/more"}, "#/$schema"),
         ({"$schema": "https://json-schema.org/schema"}, "#/$schema"),

@@ -84,7 +84,10 @@ def content_encoding(reader: Reader, schema: Schema, place: Place) -> int:
     if reader.formats and name == "base64":
         return reader.formulas.atom(Pattern(_BASE64))
     if reader.formats and name not in _IDENTITIES:
-        reader.checked_afterwards.append(Unchecked("contentEncoding", str(place.at("contentEncoding"))))
+        raise UnsupportedGrammarError(
+            f"{place.at('contentEncoding')}: the encoding {name!r} is not enforced; allowed: base64, "
+            f"{', '.join(_IDENTITIES)}, or any with the option formats=False"
+        )
     return TRUE
 
 
