@@ -12,8 +12,8 @@ from sgrun_kernels.rows import MAX_DEPTH
 SAMPLE_BLOCK = 2048  # tokens of a block: fixed, since the rounding of a row's masses depends on it
 BINS = 4096  # of a histogram of logits
 GROUP = 64  # tokens of a group, whose maxima tell where the likely tokens are
-MASK_BLOCK = 256  # tokens that a program of row_masks_ walks at once
-MASK_PROGRAMS = 1056  # 8 for each of 132 multiprocessors
+MASK_BLOCK = 128  # tokens that a program of row_masks_ walks at once
+MASK_PROGRAMS = 2112  # 16 for each of 132 multiprocessors
 
 
 @dataclass(frozen=True, slots=True)

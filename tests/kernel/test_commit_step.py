@@ -38,7 +38,7 @@ NUM_ROWS = 6
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data(), automaton=automata())
 def test_steps_do_to_rows_what_the_ring_says(
     implementation: ModuleType, data: st.DataObject, automaton: Automaton

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -14,24 +15,27 @@ from hypothesis import strategies as st
 from random_automata import automata, cursors
 
 from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.compiler import compile_grammar
+from sgrun.grammar.masks import token_bitmask
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
+from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 from sgrun_kernels import automaton, reference_automaton
 
 SHORT = [bytes(letters) for length in (1, 2, 3) for letters in product(b"abc", repeat=length)]
-LONG = [b"abcabc", b"aaaaaaaaaa", b"cab" * 3, b"a" * 18, b"ba" * 6, b"ab" * 20]
+LONG = [b"abcabc", b"aaaaaaaaaa", b"cab" * 3, b"a" * 18, b"ba" * 6, b"ab" * 12]
 PIECES: list[bytes | None] = [None, *SHORT, b"", *LONG, "é".encode(), b"\xff", b"abc"]
 VOCABULARY = Vocabulary(PIECES, end_token_ids=[0, len(PIECES) - 1])  # one end token without bytes, one with
 IMPLEMENTATIONS = [reference_automaton, automaton]
 
 
 def masks_of(
-    implementation: ModuleType, automata: list[Automaton], records: np.ndarray, vocabulary: Vocabulary
+    implementation: ModuleType, automata: list[Automaton], records: np.ndarray, vocabulary: Vocabulary, block: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(masks [R, words] on a poisoned buffer, records afterwards)."""
+    """(masks [R, words] on a poisoned buffer, records afterwards); two programs walk `block` tokens at once."""
     rows, tables = rows_of(records), tables_of(vocabulary)
     masks = torch.full((len(records), tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
-    frames = torch.full((2, 64, 256, 2), -(10**9), dtype=torch.int32)
+    frames = torch.full((2, 64, block, 2), -(10**9), dtype=torch.int32)
     implementation.row_masks_(all_ids(len(records)), rows, arena_of(automata), tables, masks, frames)
     return masks.cpu().numpy(), records_of(rows)
 
@@ -53,7 +57,7 @@ def expected_mask(
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data(), automaton=automata(), can_end=st.booleans())
 def test_masks_of_any_cursor_are_what_their_definition_says(
     implementation: ModuleType, data: st.DataObject, automaton: Automaton, can_end: bool
@@ -65,3 +69,76 @@ def test_masks_of_any_cursor_are_what_their_definition_says(
         assert (masks[row_id] == expected).all(), (row_id, cursor)
         assert records["has_text"][row_id] == has_text
         assert records["is_accepting"][row_id] == automaton.walker.is_accepting(cursor)
+
+
+SCHEMA = """{"type": "object", "required": ["name", "tags"], "additionalProperties": false, "properties": {
+    "name": {"type": "string", "maxLength": 1500}, "tags": {"type": "array", "items": {"enum": ["a", "bc"]}},
+    "more": {"$ref": "#"}}}"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (RegexSpec(r"-?\d{1,3}(\.\d+)? (apples|pears)"), "12.5 "),
+        (RegexSpec(r"[^\"]*"), "free text"),
+        (JsonSchemaSpec(SCHEMA), '{"name": "A", "tags": [], "more": ' * 3),
+        (JsonSchemaSpec("{}"), "[" * 40 + '{"a": [1, "'),
+        (JsonSchemaSpec("{}"), "[" * 62 + '{"a'),
+        (JsonSchemaSpec("{}"), '{"a": 1}'),
+    ],
+)
+def test_masks_over_a_real_vocabulary_are_those_of_the_host(
+    smollm2: Vocabulary, spec: RegexSpec | JsonSchemaSpec, text: str
+) -> None:
+    compiled = compile_grammar(spec)
+    cursor = compiled.walker.advance(compiled.walker.start, text.encode())
+    assert cursor is not None
+    is_accepting = compiled.walker.is_accepting(cursor)
+    allowed = bits(token_bitmask(compiled, cursor, smollm2))
+    masks, records = masks_of(automaton, [compiled], placed([(0, cursor)]), smollm2, block=16384)
+    assert bits(masks[0]) == sorted({*allowed, *(smollm2.end_token_ids if is_accepting else ())})
+    assert records["has_text"][0] == bool(allowed)
+    assert records["is_accepting"][0] == is_accepting
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_gguf: Path) -> Vocabulary:
+    return Vocabulary.from_tokenizer(smollm2_gguf)
+
+
+def bits(mask: np.ndarray) -> list[int]:
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_rows_of_several_automata_are_masked_apart_and_others_left_alone(implementation: ModuleType) -> None:
+    """Rows in any order, one of them without a constraint and one that is not asked for."""
+    compiled = [compile_grammar(RegexSpec(pattern)) for pattern in ("a*", "(ab)+c?", "[ab]{2,1500}")]
+    places = [(i % 3, compiled[i % 3].walker.start) for i in range(7)]
+    records = placed(places)
+    records["automaton"][3] = -1
+    rows, tables = rows_of(records), tables_of(VOCABULARY)
+    masks = torch.full((7, tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
+    frames = torch.zeros((5, 64, 32, 2), dtype=torch.int32)
+    row_ids = torch.tensor([6, 3, 0, 5, 1, 2], dtype=torch.int32)
+    implementation.row_masks_(row_ids, rows, arena_of(compiled), tables, masks, frames)
+    for row_id, (index, cursor) in enumerate(places):
+        if row_id in (3, 4):
+            assert masks[row_id].tolist() == [0x5A5A5A5A] * tables.num_words
+        else:
+            expected, _ = expected_mask(compiled[index], cursor, VOCABULARY, can_end=True)
+            assert masks[row_id].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_one_token_may_fill_the_stack_and_empty_it(implementation: ModuleType) -> None:
+    """Brackets: 64 frames are allowed and 65 are not, whatever of them the token itself opened or the row had."""
+    compiled = compile_grammar(LarkSpec('start: "[" start? "]"'))
+    brackets = [b"[" * 63, b"[" * 64, b"[" * 65, b"]" * 63, b"]" * 64, b"[" * 40 + b"]" * 40, b"]]" + b"[" * 3]
+    vocabulary = Vocabulary([*brackets, b"[" * 30 + b"]" * 29 + b"[" * 8, None], end_token_ids=[len(brackets) + 1])
+    for num_open in (1, 62):
+        cursor = compiled.walker.advance(compiled.walker.start, b"[" * num_open)
+        assert cursor is not None
+        masks, _ = masks_of(implementation, [compiled], placed([(0, cursor)]), vocabulary)
+        expected, _ = expected_mask(compiled, cursor, vocabulary, can_end=True)
+        assert bits(masks[0]) == bits(expected), num_open

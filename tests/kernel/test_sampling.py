@@ -1,4 +1,5 @@
-"""Draws on the device against the host's sampler, row by row."""
+"""Draws on the device against the host's sampler, row by row; `kernels/benchmarks/sampling.py --check` holds a million
+of them against the exact distributions."""
 
 from __future__ import annotations
 
@@ -81,7 +82,10 @@ class Case:
 
     def draw(self, implementation: Any, logits: torch.Tensor, order: list[int] | None = None) -> Any:
         """Records after the draw of the rows `order` (all if None), logits [num_rows, V] being in the rows' order."""
-        order = list(range(len(self.records))) if order is None else order
+        if order is None:
+            order = list(range(len(self.records)))  # and the logits as they are, strides included
+        else:
+            logits = logits[order]
         records = np.concatenate(self.records)
         records["drawn"], records["drawn_logprob"] = -9, np.nan
         rows = rows_of(records)
@@ -97,7 +101,14 @@ class Case:
             tensor.fill_(10**9)
         ids = torch.tensor(order, dtype=torch.int32)
         masks = torch.tensor(np.stack(self.masks))
-        implementation.sample_(logits[order], ids, rows, masks, adjustments, workspace)
+        implementation.sample_(
+            logits if len(order) == len(logits) and order[0] == 0 else logits[order],
+            ids,
+            rows,
+            masks,
+            adjustments,
+            workspace,
+        )
         return records_of(rows)
 
     def check(self, implementation: Any, logits: torch.Tensor) -> None:
@@ -147,7 +158,7 @@ def random_logits(case: Case, dtype: torch.dtype, scale: float = 3.0) -> torch.T
 def test_every_class_of_rows_draws_what_the_host_draws(
     implementation: Any, vocab_size: int, dtype: torch.dtype
 ) -> None:
-    case = mixed_case(vocab_size, 3)
+    case = mixed_case(vocab_size, 2)
     case.check(implementation, random_logits(case, dtype))
 
 
@@ -166,3 +177,54 @@ def test_rows_without_a_token_are_flagged_and_others_go_on(implementation: Any) 
         logits[3, 7] = logits[4, 39] = value
         drawn = case.draw(implementation, logits)["drawn"]
         assert drawn[3] == drawn[4] == NOT_FINITE and drawn[2] == NOTHING_ALLOWED and drawn[0] >= 0
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_equal_logits_go_by_their_ids(implementation: Any) -> None:
+    """Ties over several blocks: the lowest id wins, and cuts keep the lowest ids."""
+    vocab_size = 4200
+    case = Case(vocab_size)
+    allowed = random_mask(np.random.default_rng(3), vocab_size, 0.5)
+    for seed, mask in ((1, None), (2, allowed)):
+        case.add(SamplingParams(temperature=0.0), seed, 0, mask)
+        case.add(SamplingParams(top_k=1), seed, 0, mask)
+        case.add(SamplingParams(top_k=70), seed, 0, mask)
+        case.add(SamplingParams(top_p=0.031), seed, 0, mask)
+        case.add(SamplingParams(top_k=100, top_p=0.47, min_p=1.0), seed, 0, mask)
+    logits = torch.full((len(case.records), vocab_size), -7.0)
+    logits[:, 1500:4100:2] = 1.0
+    logits[:, 2999:3300] = torch.tensor([0.0, -0.0, 1.0]).repeat(101)[:301]
+    case.check(implementation, logits)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_row_draws_the_same_alone_and_in_any_batch(implementation: Any) -> None:
+    case = mixed_case(700, 1)
+    logits = random_logits(case, torch.bfloat16)
+    together = case.draw(implementation, logits)
+    backwards = case.draw(implementation, logits, list(range(len(case.records)))[::-1])
+    assert together.tobytes() == backwards.tobytes()
+    for row_id in range(len(case.records)):
+        alone = case.draw(implementation, logits, [row_id])
+        assert alone[row_id].tobytes() == together[row_id].tobytes()
+        assert (np.delete(alone["drawn"], row_id) == -9).all()
+
+
+def test_a_vocabulary_of_131072_is_cut_and_drawn_as_on_the_host() -> None:
+    """Where a few tokens are likely, and where nearly all are kept."""
+    case = Case(131072)
+    for options in ({"temperature": 0.0}, {}, {"top_k": 50, "top_p": 0.9}, {"top_p": 0.95}, {"min_p": 0.02}):
+        case.add(SamplingParams(**options, logprobs=True), seed=3, position=17)
+    logits = random_logits(case, torch.bfloat16, scale=2.0)
+    logits[:3] *= 2
+    padded = torch.full((len(logits), 131072 + 64), float("nan"), dtype=logits.dtype)
+    padded[:, :131072] = logits
+    case.check(sampling, padded[:, :131072])
+
+
+def test_top_logprobs_are_of_the_raw_distribution() -> None:
+    logits = torch.randn(3, 50)
+    ids, logprobs = sampling.top_logprobs(logits.bfloat16(), 5)
+    expected = torch.log_softmax(logits.bfloat16().float(), dim=-1)
+    assert torch.equal(logprobs, expected.sort(descending=True).values[:, :5])
+    assert torch.equal(expected.gather(1, ids), logprobs)
