@@ -102,7 +102,7 @@ class Case:
         ids = torch.tensor(order, dtype=torch.int32)
         masks = torch.tensor(np.stack(self.masks))
         implementation.sample_(
-            logits if len(order) == len(logits) and order[0] == 0 else logits[order],
+            logits,
             ids,
             rows,
             masks,
