@@ -81,7 +81,8 @@ def test_long_rows_are_merged_of_splits(page_size: int) -> None:
 
 
 def test_rows_of_more_than_the_most_splits_have_longer_ones() -> None:
-    rows = PagedRows([MAX_SPLITS * SPLIT_LEN + 100], 16, 2, 1, 16, torch.float32)
+    # 64 query heads: the parts do not fit the merge's registers at once.
+    rows = PagedRows([MAX_SPLITS * SPLIT_LEN + 100], 16, 64, 1, 16, torch.float32)
     q = rows.queries(1)
     _assert_near(rows, q, _attended(rows, q))
 
@@ -100,10 +101,14 @@ def test_a_row_gives_the_same_bits_alone_and_in_any_batch_and_bound() -> None:
 
 def test_as_many_programs_share_a_row_as_keep_the_gpu_busy() -> None:
     k_cache = torch.empty(1, 16, 8, 64, dtype=torch.float16)
-    programs = [
-        plan_decode(torch.zeros(rows, 9), torch.zeros(rows), 4000, k_cache, 8).num_programs for rows in (1, 32, 500)
-    ]
-    assert programs == [16, 5, 1]
+    plans = [plan_decode(torch.zeros(rows, 9), torch.zeros(rows), 4000, k_cache, 8) for rows in (1, 32, 500)]
+    assert [plan.num_programs for plan in plans] == [16, 5, 1]
+
+
+def test_the_parts_of_a_row_are_bounded_however_long_it_may_be() -> None:
+    k_cache = torch.empty(1, 16, 8, 64, dtype=torch.float16)
+    plan = plan_decode(torch.zeros(2, 9), torch.zeros(2), 10**6, k_cache, 8)
+    assert plan.parts.shape == (2, 8, MAX_SPLITS, 1, 64)
 
 
 def test_queries_and_page_tables_may_be_views() -> None:
