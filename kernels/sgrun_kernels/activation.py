@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.overlap import await_previous, launch_options
+
 BLOCK = 1024
 
 
@@ -16,13 +18,14 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     num_rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(num_rows, inner, dtype=gate_up.dtype, device=gate_up.device)
     if num_rows:
-        _silu_mul_kernel[(num_rows, triton.cdiv(inner, BLOCK))](gate_up, out, inner, BLOCK=BLOCK)
+        _silu_mul_kernel[(num_rows, triton.cdiv(inner, BLOCK))](gate_up, out, inner, BLOCK=BLOCK, **launch_options())
     return out
 
 
 @triton.jit
-def _silu_mul_kernel(gate_up, out, inner, BLOCK: tl.constexpr):
+def _silu_mul_kernel(gate_up, out, inner, BLOCK: tl.constexpr, OVERLAPS: tl.constexpr):
     """One program a row and block of columns."""
+    await_previous(OVERLAPS)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < inner

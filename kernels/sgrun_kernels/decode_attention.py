@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.overlap import await_previous, launch_options
+
 SPLIT_LEN = 256  # 128 KiB of bf16 keys and values at head_dim 128: long against the start of a program
 MAX_SPLITS = 32  # bounds the partial results: 134 MB for 256 rows of 32 heads
 TARGET_PROGRAMS = 8 * 132  # what keeps each multiprocessor of an H100 or H200 at work
@@ -93,6 +95,7 @@ def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePl
         MERGE_G=block_merge_g,
         MERGE_SPLITS=min(max(8192 // (block_merge_g * block_d), 1), MAX_SPLITS),
         num_warps=4,
+        **launch_options(),
         num_stages=5,  # shared by two levels of loads, pages before keys and values: those stand two deep
     )
     return out
@@ -130,8 +133,10 @@ def _decode_kernel(
     BLOCK_N: tl.constexpr,
     MERGE_G: tl.constexpr,
     MERGE_SPLITS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """Program (row and key/value head, n) of N takes splits n, n + N, ... of the row."""
+    await_previous(OVERLAPS)
     row_head = tl.program_id(0).to(tl.int64)
     row = row_head // NUM_KV_HEADS
     head = row_head % NUM_KV_HEADS

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.overlap import await_previous, launch_options
+
 LOG2_E = 1.4426950408889634
 
 
@@ -91,6 +93,7 @@ def extend_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: ExtendPl
             BLOCK_N=(64 if block_d <= 128 else 32) if is_half else 16,
             num_warps=8 if is_half else 4,
             num_stages=3 if is_half else 2,
+            **launch_options(),
         )
     return out
 
@@ -116,8 +119,10 @@ def _extend_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """One program a tile and key/value head. Blocks of keys that all of the tile sees need no mask."""
+    await_previous(OVERLAPS)
     TOKENS: tl.constexpr = BLOCK_M // GROUP
     tile = tl.program_id(0) // NUM_KV_HEADS
     head = tl.program_id(0) % NUM_KV_HEADS

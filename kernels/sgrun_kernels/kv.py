@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.overlap import await_previous, launch_options
+
 
 def copy_kv(k_cache: Tensor, v_cache: Tensor, src_slots: Tensor, dst_slots: Tensor) -> None:
     """Copies slots within the caches: src_slots, dst_slots [C] int32 or int64, no slot in both, dst_slots unique."""
@@ -14,13 +16,20 @@ def copy_kv(k_cache: Tensor, v_cache: Tensor, src_slots: Tensor, dst_slots: Tens
     place_size = k_cache.shape[2] * k_cache.shape[3]
     if len(src_slots):
         _copy_kernel[(len(src_slots),)](
-            k_cache, v_cache, src_slots, dst_slots, place_size, BLOCK=triton.next_power_of_2(place_size)
+            k_cache,
+            v_cache,
+            src_slots,
+            dst_slots,
+            place_size,
+            BLOCK=triton.next_power_of_2(place_size),
+            **launch_options(),
         )
 
 
 @triton.jit
-def _copy_kernel(k_cache, v_cache, src_slots, dst_slots, place_size, BLOCK: tl.constexpr):
+def _copy_kernel(k_cache, v_cache, src_slots, dst_slots, place_size, BLOCK: tl.constexpr, OVERLAPS: tl.constexpr):
     """One program a slot: its keys and values of all heads."""
+    await_previous(OVERLAPS)
     index = tl.program_id(0)
     src = tl.load(src_slots + index).to(tl.int64) * place_size
     dst = tl.load(dst_slots + index).to(tl.int64) * place_size

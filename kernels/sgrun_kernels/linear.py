@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sgrun_kernels.activation import silu, silu_mul
 from sgrun_kernels.norms import add_rms_norm
+from sgrun_kernels.overlap import await_previous, launch_options, prefetch
 
 MAX_STREAM_ROWS = 16
 
@@ -132,6 +133,7 @@ def stream(
         BLOCK_COLUMNS=config.block_columns,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
+        **launch_options(),
     )
     return out, total
 
@@ -157,6 +159,7 @@ def _stream_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """One program a block of outputs; gated, of the gate's and the up half's. The first one writes `total`."""
     program = tl.program_id(0)
@@ -166,6 +169,12 @@ def _stream_kernel(
     is_output = outputs < num_outputs
     weight_rows = weight + outputs.to(tl.int64)[:, None] * num_columns
     up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
+    if OVERLAPS:  # the weights are there already: the first lines of each row come while the last kernel still runs
+        lines = tl.arange(0, 16) * (128 // weight.dtype.element_ty.primitive_bitwidth * 8)
+        prefetch(tl.where(is_output[:, None] & (lines < num_columns)[None, :], weight_rows + lines[None, :], weight))
+        if IS_GATED:
+            prefetch(tl.where(is_output[:, None] & (lines < num_columns)[None, :], up_rows + lines[None, :], weight))
+    await_previous(OVERLAPS)
     acc = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
     up_acc = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
     squares = tl.zeros((BLOCK_ROWS,), tl.float32)

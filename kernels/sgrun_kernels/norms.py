@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.overlap import await_previous, launch_options
+
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """(rms_norm(x + residual), x + residual), both [T, N] contiguous; one read and one write of each."""
@@ -27,15 +29,27 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
             residual.stride(0),
             BLOCK=block,
             num_warps=min(max(block // 512, 1), 8),
+            **launch_options(),
         )
     return normed, total
 
 
 @triton.jit
 def _add_rms_norm_kernel(
-    x, residual, weight, normed, total, num_columns, eps, x_stride, residual_stride, BLOCK: tl.constexpr
+    x,
+    residual,
+    weight,
+    normed,
+    total,
+    num_columns,
+    eps,
+    x_stride,
+    residual_stride,
+    BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """One program a row."""
+    await_previous(OVERLAPS)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < num_columns

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.overlap import await_previous, launch_options
+
 BLOCK_HEADS = 8
 
 
@@ -19,13 +21,16 @@ def rotations(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> tuple[
     cos, sin = torch.empty(2, num_tokens, 1, 2 * half, dtype=dtype, device=positions.device)
     if num_tokens:
         block = triton.next_power_of_2(half)
-        _rotations_kernel[(num_tokens,)](positions, inv_freq, cos, sin, half, BLOCK=block, num_warps=1)
+        _rotations_kernel[(num_tokens,)](
+            positions, inv_freq, cos, sin, half, BLOCK=block, num_warps=1, **launch_options()
+        )
     return cos, sin
 
 
 @triton.jit
-def _rotations_kernel(positions, inv_freq, cos, sin, half, BLOCK: tl.constexpr):
+def _rotations_kernel(positions, inv_freq, cos, sin, half, BLOCK: tl.constexpr, OVERLAPS: tl.constexpr):
     """One program a token."""
+    await_previous(OVERLAPS)
     token = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, BLOCK)
     inside = index < half
@@ -82,6 +87,7 @@ def norm_rope_store(
             BLOCK_HEADS=BLOCK_HEADS,
             BLOCK_HALF=triton.next_power_of_2(head_dim // 2),
             num_warps=2,
+            **launch_options(),
         )
     return q
 
@@ -105,8 +111,10 @@ def _norm_rope_store_kernel(
     HAS_NORM: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_HALF: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """One program a token and block of heads; a block may hold heads of all three kinds."""
+    await_previous(OVERLAPS)
     HALF: tl.constexpr = HEAD_DIM // 2
     token = tl.program_id(0).to(tl.int64)
     heads = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)

@@ -19,7 +19,7 @@ ROW_KERNELS = {"_end_kernel", "_mask_kernel", "_scan_kernel", "_draw_kernel", "_
 def kernels() -> list[dict[str, object]]:
     # Not under the interpreter, which the tests beside this one run in.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, SCRIPT, "--only", "llama-8b", "float32", "sampling"]
+    command = [sys.executable, SCRIPT, "--only", "llama-8b", "overlapping", "sampling"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     return json.loads(run.stdout.splitlines()[-1])["kernels"]
 
@@ -29,8 +29,7 @@ def test_products_run_on_tensor_cores_and_load_ahead(kernels: list[dict[str, obj
     assert {row["kernel"] for row in found} == MATRIX_KERNELS
     for row in found:
         assert row["has_async_copies"], row
-        assert (row["matrix_instructions"] == "none") == (row["case"] == "float32"), row
-        assert row["kernel"] != "_extend_kernel" or row["matrix_instructions"] in ("wgmma", "none"), row
+        assert row["matrix_instructions"] == ("wgmma" if row["kernel"] == "_extend_kernel" else "mma"), row
 
 
 def test_no_kernel_spills_registers(kernels: list[dict[str, object]]) -> None:
@@ -43,3 +42,9 @@ def test_masks_draws_and_commits_leave_room_for_others(kernels: list[dict[str, o
     registers = {row["kernel"]: row["registers"] for row in kernels if row["case"] == "sampling"}
     assert registers.keys() == ROW_KERNELS
     assert registers["_scan_kernel"] <= 80 and registers["_mask_kernel"] <= 128
+
+
+def test_overlapping_kernels_wait_for_the_one_before(kernels: list[dict[str, object]]) -> None:
+    names = {case: {row["kernel"] for row in kernels if row["case"] == case} for case in ("llama-8b", "overlapping")}
+    assert names["llama-8b"] == names["overlapping"]
+    assert all(row["awaits_previous"] == (row["case"] == "overlapping") for row in kernels)
