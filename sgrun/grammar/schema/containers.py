@@ -21,7 +21,7 @@ Truths = tuple[bool, ...]
 State = Hashable
 Residue = tuple[int, ...]  # what is left of each asked formula
 
-MAX_QUESTIONS = 400  # formulas asked of one value at a time
+MAX_QUESTIONS = 64  # formulas asked of one value at a time
 MAX_LISTED = 6  # formulas of one value whose combinations are gone through
 DIGITS = tuple(b"-0123456789")
 VALUE_STARTS = (*DIGITS, *b'"[{tfn')
