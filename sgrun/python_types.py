@@ -137,9 +137,7 @@ def _readable(form: Any) -> Any:
     if readable == arguments:
         return form
     origin: Any = typing.get_origin(form)
-    if origin in (typing.Union, types.UnionType):
-        return functools.reduce(operator.or_, readable)
-    return typing.Annotated[readable] if origin is typing.Annotated else origin[readable]
+    return functools.reduce(operator.or_, readable) if origin is types.UnionType else origin[readable]
 
 
 def _field(hint: Any, is_required: bool) -> Any:

@@ -190,6 +190,8 @@ def test_a_text_that_breaks_a_rule_of_its_type_is_told_from_one_cut_short() -> N
     read = value_reader(list[Percent])
     with pytest.raises(CheckFailedError, match="at 1: Input should be less than or equal to 100"):
         read("[1, 101]")
+    with pytest.raises(CheckFailedError, match="is no int: at the value: Input should be a valid integer"):
+        value_reader(int)("1.5")
     with pytest.raises(json.JSONDecodeError):
         read("[1, 10")
     with pytest.raises(CheckFailedError, match="hex escape"):
