@@ -108,6 +108,27 @@ def test_what_no_text_is_generated_for_is_refused_with_its_pointer(schema: Any, 
     assert str(caught.value).startswith(pointer + ": ")
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#" + "/a" * 50_000},
+        {"$ref": "#" + "a" * 50_000},
+        {"$ref": "http://a/" + "a" * 50_000},
+        {"$schema": "a" * 50_000},
+        {"type": "a" * 50_000},
+        {"items": ["a"] * 50_000},
+        {"minimum": "1" * 50_000},
+        {"maxLength": "1" * 50_000},
+        {"required": [["a"] * 50_000]},
+    ],
+    ids=lambda schema: str(schema)[:20],
+)
+def test_what_is_long_is_not_repeated_in_full(schema: Any) -> None:
+    with pytest.raises((InvalidGrammarError, UnsupportedGrammarError)) as caught:
+        compiled(schema)
+    assert len(str(caught.value)) < 400
+
+
 def test_lone_surrogates_in_annotations_do_no_harm() -> None:
     assert takes(compiled({"description": LONE_SURROGATE, "examples": [LONE_SURROGATE]}), 1)
 

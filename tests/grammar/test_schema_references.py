@@ -117,7 +117,7 @@ def test_what_is_not_reached_is_not_read() -> None:
         ({"$ref": "#"}, "#: the reference leads only to itself"),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}, "leads only to itself"),
         ({"items": {"$ref": "#/$defs/a"}}, r"#/items/.ref: the reference '#/.defs/a' leads nowhere"),
-        ({"items": {"$ref": "#/enum/2"}, "enum": [[1], 2]}, "leads nowhere: there is no /enum/2"),
+        ({"items": {"$ref": "#/enum/2"}, "enum": [[1], 2]}, "leads nowhere: there is no '/enum/2'"),
         ({"items": {"$ref": "#there"}}, r"#/items/.ref: .* there is no anchor 'there'"),
         ({"$ref": 1}, r"#/.ref is 1; allowed: a string"),
         ({"$dynamicRef": []}, r"#/.dynamicRef is \[\]"),

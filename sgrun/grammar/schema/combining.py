@@ -13,7 +13,7 @@ from sgrun.grammar.schema import arguments
 from sgrun.grammar.schema.arguments import Schema
 from sgrun.grammar.schema.atoms import Items, ItemsAtLeast, Properties, Required
 from sgrun.grammar.schema.formula import FALSE, Kind
-from sgrun.grammar.schema.places import Place
+from sgrun.grammar.schema.places import Place, shown
 from sgrun.grammar.strings import TextEquals
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def kinds(reader: Reader, schema: Schema, place: Place) -> int:
     for name in names:
         if not isinstance(name, str) or name not in _TYPES:
             raise InvalidGrammarError(
-                f"#{place.at('type').pointer} is {schema['type']!r}; allowed: one or a list of {', '.join(_TYPES)}"
+                f"#{place.at('type').pointer} is {shown(schema['type'])}; allowed: one or a list of {', '.join(_TYPES)}"
             )
         atoms = [Integer(reader.plain_integers)] if name == "integer" else []
         parts.append(reader.formulas.and_([reader.formulas.is_kind(*_TYPES[name]), reader.atoms(atoms)]))

@@ -10,7 +10,7 @@ from sgrun.grammar.schema import arguments
 from sgrun.grammar.schema.arguments import Schema
 from sgrun.grammar.schema.atoms import Names, Properties, PropertiesAtLeast, PropertiesAtMost
 from sgrun.grammar.schema.formula import TRUE
-from sgrun.grammar.schema.places import Place
+from sgrun.grammar.schema.places import Place, shown
 from sgrun.grammar.schema.scalar_keywords import checked
 from sgrun.grammar.strings import Pattern
 
@@ -44,7 +44,7 @@ def properties(reader: Reader, schema: Schema, place: Place) -> int:
 def required(reader: Reader, schema: Schema, place: Place) -> int:
     names = schema["required"]
     if isinstance(names, bool):  # draft 3 had it inside the property; it says nothing in later ones
-        raise InvalidGrammarError(f"#{place.at('required').pointer} is {names!r}; allowed: a list of names")
+        raise InvalidGrammarError(f"#{place.at('required').pointer} is {shown(names)}; allowed: a list of names")
     listed = arguments.expect(names, list, "a list of names", place.at("required"))
     return reader.atoms([arguments.required(name, place.at("required")) for name in listed])
 

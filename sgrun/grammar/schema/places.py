@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
@@ -74,7 +75,7 @@ class Document:
             elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
                 found = found[int(name)]
             else:
-                raise InvalidGrammarError(f"there is no {pointer} in the schema")
+                raise InvalidGrammarError(f"there is no {shown(pointer)} in the schema")
         return found
 
     def entered(self, place: Place) -> Place:
@@ -90,11 +91,12 @@ class Document:
         """Where a reference found at `place` leads. Raises InvalidGrammarError, UnsupportedGrammarError."""
         where = f"#{place.pointer}/{keyword}"
         if not isinstance(ref, str):
-            raise InvalidGrammarError(f"{where} is {ref!r}; allowed: a string")
+            raise InvalidGrammarError(f"{where} is {shown(ref)}; allowed: a string")
         uri, fragment = _resolved(place.base, ref, where)
         if uri not in self._resources:
             raise UnsupportedGrammarError(
-                f"{where}: the reference {ref!r} leads out of the schema; nothing is fetched, so include what it names"
+                f"{where}: the reference {shown(ref)} leads out of the schema; "
+                "nothing is fetched, so include what it names"
             )
         resource = self._resources[uri]
         fragment = unquote(fragment)
@@ -106,11 +108,13 @@ class Document:
             try:
                 self.value(pointer)
             except InvalidGrammarError as error:
-                raise InvalidGrammarError(f"{where}: the reference {ref!r} leads nowhere: {error}") from error
+                raise InvalidGrammarError(f"{where}: the reference {shown(ref)} leads nowhere: {error}") from error
             return self.entered(Place(pointer, base, place.scope))
         pointer = self._anchors.get((uri, fragment), "")
         if not pointer and (uri, fragment) not in self._anchors:
-            raise InvalidGrammarError(f"{where}: the reference {ref!r} leads nowhere: there is no anchor {fragment!r}")
+            raise InvalidGrammarError(
+                f"{where}: the reference {shown(ref)} leads nowhere: there is no anchor {shown(fragment)}"
+            )
         target = Place(pointer, uri, place.scope)
         is_bookend = any(name == fragment and place_ == pointer for name, place_ in self._dynamic.get(uri, []))
         if is_dynamic and is_bookend:
@@ -143,7 +147,7 @@ class Document:
         if isinstance(own, str) and not has_only_ref:
             if "$schema" in schema and _draft(schema["$schema"], f"#{pointer}") != self.draft:
                 raise UnsupportedGrammarError(
-                    f"#{pointer}/$schema: {schema['$schema']!r} is another draft than that of the whole schema; use one"
+                    f"#{pointer}/$schema: {shown(schema['$schema'])} is another draft than the whole schema; use one"
                 )
             uri, fragment = _resolved(base, own, f"#{pointer}")
             if fragment and self.draft <= 7:
@@ -163,15 +167,22 @@ class Document:
             self._index(inner, f"{pointer}/{name}", base, depth + 1)
 
 
+def shown(value: object) -> str:
+    """The value for a message, in at most 80 characters."""
+    text = str(value) if isinstance(value, Decimal) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _draft(dialect: object, where: str) -> int:
     """The draft that `$schema` names. A dialect of one's own may mean anything by a keyword, so it is refused."""
     if not isinstance(dialect, str):
-        raise InvalidGrammarError(f"{where}/$schema is {dialect!r}; allowed: a string")
+        raise InvalidGrammarError(f"{where}/$schema is {shown(dialect)}; allowed: a string")
     name = dialect.removesuffix("#").removeprefix("http://").removeprefix("https://")
     name = name.removeprefix("json-schema.org/").removesuffix("/schema").removesuffix("/hyper-schema")
     if name not in DRAFTS:
         raise UnsupportedGrammarError(
-            f"{where}/$schema: the dialect {dialect!r} is not known; allowed: http://json-schema.org/draft-07/schema#, "
+            f"{where}/$schema: the dialect {shown(dialect)} is not known; "
+            "allowed: http://json-schema.org/draft-07/schema#, "
             f"https://json-schema.org/draft/2020-12/schema and the like of {', '.join(DRAFTS)}; or leave it out"
         )
     return DRAFTS[name]
@@ -182,7 +193,7 @@ def _resolved(base: str, ref: str, where: str) -> tuple[str, str]:
     try:
         uri, fragment = urldefrag(base + ref if ref.startswith("#") else urljoin(base, ref))
     except ValueError as error:
-        raise InvalidGrammarError(f"{where}: {ref!r} is no URI reference: {error}") from error
+        raise InvalidGrammarError(f"{where}: {shown(ref)} is no URI reference: {error}") from error
     return uri, fragment
 
 

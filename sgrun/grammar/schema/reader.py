@@ -17,7 +17,7 @@ from sgrun.grammar.numbers import NumberAtom
 from sgrun.grammar.schema.atoms import ArrayAtom, ObjectAtom
 from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas, Kind
 from sgrun.grammar.schema.keywords import formula_of
-from sgrun.grammar.schema.places import Document, Place
+from sgrun.grammar.schema.places import Document, Place, shown
 from sgrun.grammar.strings import StringAtom
 from sgrun.types import JsonSchemaSpec
 
@@ -62,7 +62,9 @@ class Reader:
         if isinstance(schema, bool):
             return TRUE if schema else FALSE
         if not isinstance(schema, dict):
-            raise InvalidGrammarError(f"#{place.pointer} is {schema!r}; allowed: a schema (an object or a boolean)")
+            raise InvalidGrammarError(
+                f"#{place.pointer} is {shown(schema)}; allowed: a schema (an object or a boolean)"
+            )
         keywords = ["$ref"] if "$ref" in schema and self.draft <= 7 else schema
         read = [formula_of(self, keyword, schema, place) for keyword in keywords]
         return self.formulas.and_(formula for formula in read if formula is not None)

@@ -11,7 +11,7 @@ from sgrun.grammar.scalars import atom_problem
 from sgrun.grammar.schema import arguments
 from sgrun.grammar.schema.arguments import Schema
 from sgrun.grammar.schema.formula import TRUE
-from sgrun.grammar.schema.places import Place
+from sgrun.grammar.schema.places import Place, shown
 from sgrun.grammar.strings import Format, LengthAtLeast, LengthAtMost, Pattern, StringAtom
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def content_encoding(reader: Reader, schema: Schema, place: Place) -> int:
         return reader.formulas.atom(Pattern(_BASE64))
     if reader.formats and name not in _IDENTITIES:
         raise UnsupportedGrammarError(
-            f"{place.at('contentEncoding')}: the encoding {name!r} is not enforced; allowed: base64, "
+            f"{place.at('contentEncoding')}: the encoding {shown(name)} is not enforced; allowed: base64, "
             f"{', '.join(_IDENTITIES)}, or any with the option formats=False"
         )
     return TRUE
