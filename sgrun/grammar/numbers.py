@@ -229,20 +229,20 @@ def _syntax(phase: _Phase, exponents: _Exponents) -> list[tuple[int, _Phase]]:
 
 
 _Residue = tuple[int, int] | None
+_MAX_SHORT = 40  # more digits than any modulus has that is followed
 
 
 class _Divisibility:
     """Whether `step` divides the number. With step = m / 10**d, the state is the value so far, times 10**d, modulo m,
-    and how many digits behind the point have been read; None once a digit makes it impossible."""
+    and how many digits behind the point have been read; None once a digit makes it impossible. Of residues that no
+    further digits tell apart, one stands for all."""
 
     def __init__(self, step: Fraction, budget: Budget) -> None:
-        twos, rest = _without_factor(step.denominator, 2)
-        fives, rest = _without_factor(rest, 5)
-        self._num_places = max(twos, fives)
-        # Only decimal fractions can be spelled, so the factors of the denominator that are neither 2 nor 5 cancel.
-        self._modulus = int(step * rest * 10**self._num_places)
-        places = range(self._num_places + 1)
-        budget.check("max_residues", sum(self._modulus // gcd(self._modulus, 10**place) for place in places))
+        self._num_places, self._modulus = _scaled(step)
+        budget.check("max_residues", num_residues(step))
+        self._num_short = _num_short(self._num_places, self._modulus)
+        self._alike: dict[tuple[int, ...], int] = {}
+        self._one_for_all(0)
 
     def start(self, is_negative: bool) -> _Residue:
         return (0, 0)
@@ -253,14 +253,53 @@ class _Divisibility:
         residue, places = state
         if phase not in _IN_FRACTION:
             if phase in _IN_WHOLE:
-                return ((10 * residue + symbol * 10**self._num_places) % self._modulus, 0)
+                return (self._one_for_all((10 * residue + symbol * 10**self._num_places) % self._modulus), 0)
             return state  # a digit of an exponent that cannot make a multiple of 1 something else
         if places == self._num_places:
             return state if symbol == 0 else None
-        return ((residue + symbol * 10 ** (self._num_places - places - 1)) % self._modulus, places + 1)
+        weight = 10 ** (self._num_places - places - 1)
+        residue = (residue + symbol * weight) % self._modulus
+        return (residue, places + 1) if -residue % self._modulus < weight else None
 
     def result(self, state: _Residue) -> int:
         return 0 if state is not None and state[0] == 0 else 1
+
+    def _one_for_all(self, residue: int) -> int:
+        """What completes a residue: after each number of digits that is too small to reach every residue, the one value
+        of these digits that does, if there is one; after more digits, all that is left of the residue."""
+        key = []
+        for num_digits in range(self._num_short):
+            missing = -residue * 10**num_digits % self._modulus
+            key.append(missing if missing < 10 ** (num_digits + self._num_places) else -1)
+        key.append(residue * 10**self._num_short % self._modulus)
+        return self._alike.setdefault(tuple(key), residue)
+
+
+def num_residues(step: Fraction) -> int:
+    """At least how many states divisibility takes: Alexeev, Minimal DFA for testing divisibility (2004)."""
+    num_places, modulus = _scaled(step)
+    total, apart = modulus // gcd(10**num_places, modulus), 0
+    for num_digits in range(num_places, num_places + min(_num_short(num_places, modulus), _MAX_SHORT)):
+        apart += 10**num_digits // gcd(10**num_digits, modulus) + 1
+        total = min(total, apart + modulus // gcd(10 ** (num_digits + 1), modulus))
+    for num_digits in range(num_places):  # that are to come behind the point
+        common = gcd(10**num_digits, modulus)
+        total += min(modulus // common, 10**num_digits // common + 1)
+    return total
+
+
+def _scaled(step: Fraction) -> tuple[int, int]:
+    """d and m of step = m / 10**d. Only decimal fractions can be spelled, so the factors of the denominator that are
+    neither 2 nor 5 cancel."""
+    twos, rest = _without_factor(step.denominator, 2)
+    fives, rest = _without_factor(rest, 5)
+    num_places = max(twos, fives)
+    return num_places, int(step * rest * 10**num_places)
+
+
+def _num_short(num_places: int, modulus: int) -> int:
+    """How many digits before the point it takes to reach every residue."""
+    return max(0, len(str(modulus - 1)) - num_places)
 
 
 def _without_factor(number: int, factor: int) -> tuple[int, int]:

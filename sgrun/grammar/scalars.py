@@ -9,7 +9,6 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.errors import InvalidGrammarError
 from sgrun.grammar.charset import CodePoints, union
 from sgrun.grammar.formats import is_known_format
 from sgrun.grammar.labelled import DEAD, NO_LABEL, START, Labels, minimize_labelled
@@ -64,15 +63,12 @@ __all__ = [
 LabelOf = Callable[[tuple[bool, ...]], int | None]
 
 
-def atom_problem(atom: NumberAtom | StringAtom) -> None:
-    """Raises what a procedure with this atom would: InvalidGrammarError for a malformed pattern or a step that is not
-    above 0, UnsupportedGrammarError for a pattern that is not followed, GrammarTooLargeError. Unknown formats are
-    annotations, which always hold."""
-    match atom:
-        case Pattern():
-            string_parts(atom, Budget(CompileLimits()))
-        case MultipleOf(value) if value <= 0:
-            raise InvalidGrammarError(f"multipleOf is {value}; allowed: a number above 0")
+def atom_problem(atom: StringAtom) -> None:
+    """Raises what a procedure with this atom would: InvalidGrammarError for a malformed pattern,
+    UnsupportedGrammarError for one that is not followed, GrammarTooLargeError. Unknown formats are annotations, which
+    always hold."""
+    if isinstance(atom, Pattern):
+        string_parts(atom, Budget(CompileLimits()))
 
 
 def number_procedure(atoms: Sequence[NumberAtom], label_of: LabelOf, budget: Budget) -> Procedure:

@@ -292,6 +292,8 @@ def test_content_that_is_not_enforced_is_listed(schema: Any, pointers: list[str]
         ({"uniqueItems": False}, []),
         ({"properties": {"a/b": {"uniqueItems": True}}}, ["#/properties/a~1b/uniqueItems"]),
         ({"minProperties": 2}, ["#/minProperties"]),
+        ({"items": {"type": "integer", "multipleOf": 0.123456789}}, ["#/items/multipleOf"]),
+        ({"multipleOf": 86400}, []),
         ({"minProperties": 1}, []),
         ({"minProperties": 2, "properties": {"a": {}, "b": {}}, "additionalProperties": False}, []),
         ({"minProperties": 2, "patternProperties": {"a": {}}, "additionalProperties": False}, ["#/minProperties"]),

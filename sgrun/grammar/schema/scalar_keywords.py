@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
 from sgrun.grammar.automaton import Unchecked
-from sgrun.grammar.numbers import AtLeast, AtMost, MultipleOf, NumberAtom
+from sgrun.grammar.numbers import AtLeast, AtMost, MultipleOf, num_residues
 from sgrun.grammar.scalars import atom_problem
 from sgrun.grammar.schema import arguments
 from sgrun.grammar.schema.arguments import Schema
@@ -57,7 +57,10 @@ def multiple_of(reader: Reader, schema: Schema, place: Place) -> int:
     value = arguments.number(schema, "multipleOf", place)
     if value <= 0:
         raise InvalidGrammarError(f"#{place.at('multipleOf').pointer} is {value}; allowed: a number above 0")
-    return checked(reader, MultipleOf(value), place.at("multipleOf"))
+    if num_residues(value) > reader.budget.limits.max_residues:
+        reader.checked_afterwards.append(Unchecked("multipleOf", str(place.at("multipleOf"))))
+        return TRUE
+    return reader.formulas.atom(MultipleOf(value))
 
 
 def min_length(reader: Reader, schema: Schema, place: Place) -> int:
@@ -99,7 +102,7 @@ def content_media_type(reader: Reader, schema: Schema, place: Place) -> int:
     return TRUE
 
 
-def checked(reader: Reader, atom: NumberAtom | StringAtom, place: Place) -> int:
+def checked(reader: Reader, atom: StringAtom, place: Place) -> int:
     """The formula of an atom that some procedure can be built for; raises what stands in the way with the pointer."""
     try:
         atom_problem(atom)
