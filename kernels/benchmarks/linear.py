@@ -31,8 +31,7 @@ from sgrun_kernels.norms import add_rms_norm
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16 if torch.cuda.is_available() else torch.float32  # the interpreter cannot multiply bfloat16
 EPS = 1e-5
-CUTS = [(16, 256, 1), (16, 128, 1), (16, 256, 2), (16, 512, 2), (32, 128, 2), (32, 256, 2), (32, 256, 4), (64, 64, 4)]
-CUTS_64 = [(64, 128, 4), (64, 256, 4)]
+CUTS = [(16, 256, 2), (16, 256, 4), (16, 512, 4), (16, 512, 8), (32, 128, 2), (32, 128, 4), (32, 256, 4), (64, 128, 4)]
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,8 @@ def cuts(product: Product, num_rows: int) -> list[StreamConfig]:
     chosen = product.config(num_rows)
     others = [
         StreamConfig(chosen.block_rows, outputs, columns, warps, stages)
-        for outputs, columns, warps in CUTS + ([] if product.is_gated else CUTS_64)
-        for stages in (3, 4, 6)
+        for outputs, columns, warps in CUTS
+        for stages in (3, 4, 5)
     ]
     return [chosen, *others]
 

@@ -3,7 +3,8 @@
 A step of few rows takes as long as its weights take to be read. One kernel reads them in pieces that stay in flight
 several deep, multiplies all rows at once, and carries what stands before and after a product: the sum and norm in
 front, the gate behind. The norm's factor is known only after the last column, so it is applied to the finished product.
-Every output is summed by one program in a fixed order: no result depends on timing, or on the rows beside it.
+Every output is summed by one program, its warps each over their own columns, in a fixed order: no result depends on
+timing, or on the rows beside it.
 
 Shape legend: see `reference`.
 """
@@ -32,26 +33,24 @@ class StreamConfig:
     block_rows: int  # the rows, padded
     block_outputs: int  # of one program; gated, of each half
     block_columns: int  # of a piece
-    num_warps: int
+    num_warps: int  # each multiplies its own part of a piece's columns
     num_stages: int
 
 
 def stream_config(num_rows: int, num_outputs: int, dtype: torch.dtype, is_gated: bool) -> StreamConfig:
-    """Pieces of 8 or 16 KiB of weights, and a warp for each 16 outputs, so that none is read from shared memory twice.
+    """Pieces of 8 or 16 KiB of weights, the columns split among four warps, so that none is read from shared memory
+    twice and no warp waits long for its own sums.
 
-    16 outputs a program, more where that still makes 4 programs for each of an H100's or H200's 132 multiprocessors.
-    All cuts of one product multiply with the same instruction: a row gives the same bits among any others.
+    32 outputs a program, so that the norm is computed less often, unless that leaves a multiprocessor of an H100's or
+    H200's 132 without one. All cuts add the same columns in the same order: a row gives the same bits among any others.
     """
     if dtype == torch.float32:
-        return StreamConfig(block_rows=16, block_outputs=16, block_columns=32, num_warps=4, num_stages=3)
-    if num_outputs >= 64 * 8 * 132:
-        return StreamConfig(block_rows=16, block_outputs=64, block_columns=128, num_warps=4, num_stages=4)
-    block_outputs = 32 if num_outputs >= 32 * 4 * 132 else 16
+        return StreamConfig(block_rows=16, block_outputs=16, block_columns=64, num_warps=4, num_stages=3)
     return StreamConfig(
         block_rows=8 if num_rows <= 8 else 16,
-        block_outputs=block_outputs,
-        block_columns=128 if is_gated else 4096 // block_outputs,
-        num_warps=block_outputs // 16,
+        block_outputs=32 if num_outputs >= 32 * 132 and not is_gated else 16,
+        block_columns=256,
+        num_warps=4,
         num_stages=4,
     )
 
@@ -131,6 +130,7 @@ def stream(
         BLOCK_ROWS=config.block_rows,
         BLOCK_OUTPUTS=config.block_outputs,
         BLOCK_COLUMNS=config.block_columns,
+        PARTS=config.num_warps,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **launch_options(),
@@ -159,53 +159,60 @@ def _stream_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
+    PARTS: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
     """One program a block of outputs; gated, of the gate's and the up half's. The first one writes `total`."""
     program = tl.program_id(0)
     rows = tl.arange(0, BLOCK_ROWS)
-    is_row = (rows < num_rows)[None, :]
+    is_row = rows < num_rows
     outputs = program * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     is_output = outputs < num_outputs
-    weight_rows = weight + outputs.to(tl.int64)[:, None] * num_columns
+    weight_rows = weight + outputs.to(tl.int64) * num_columns
     up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
     if OVERLAPS:  # the weights are there already: the first lines of each row come while the last kernel still runs
         lines = tl.arange(0, 16) * (128 // weight.dtype.element_ty.primitive_bitwidth * 8)
-        prefetch(tl.where(is_output[:, None] & (lines < num_columns)[None, :], weight_rows + lines[None, :], weight))
+        is_line = is_output[:, None] & (lines < num_columns)[None, :]
+        prefetch(tl.where(is_line, weight_rows[:, None] + lines[None, :], weight))
         if IS_GATED:
-            prefetch(tl.where(is_output[:, None] & (lines < num_columns)[None, :], up_rows + lines[None, :], weight))
+            prefetch(tl.where(is_line, up_rows[:, None] + lines[None, :], weight))
     await_previous(OVERLAPS)
-    acc = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
-    up_acc = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
-    squares = tl.zeros((BLOCK_ROWS,), tl.float32)
+    parts = tl.arange(0, PARTS)[:, None] * (BLOCK_COLUMNS // PARTS) + tl.arange(0, BLOCK_COLUMNS // PARTS)[None, :]
+    acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
+    up_acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
+    squares = tl.zeros((PARTS, BLOCK_ROWS), tl.float32)
     for start in range(0, num_columns, BLOCK_COLUMNS):
-        columns = start + tl.arange(0, BLOCK_COLUMNS)
+        columns = start + parts  # [PARTS, BLOCK_COLUMNS / PARTS]
         is_column = columns < num_columns
-        is_weight = is_output[:, None] & is_column[None, :]
-        piece = tl.load(weight_rows + columns[None, :], mask=is_weight, other=0.0)
-        inside = is_column[:, None] & is_row
-        value = tl.load(x + rows[None, :] * x_stride + columns[:, None], mask=inside, other=0.0)
+        is_weight = is_column[:, None, :] & is_output[None, :, None]
+        piece = tl.load(weight_rows[None, :, None] + columns[:, None, :], mask=is_weight, other=0.0)
+        inside = is_column[:, :, None] & is_row[None, None, :]
+        value = tl.load(x + rows[None, None, :] * x_stride + columns[:, :, None], mask=inside, other=0.0)
         if HAS_NORM:
-            added = tl.load(residual + rows[None, :] * residual_stride + columns[:, None], mask=inside, other=0.0)
+            places = rows[None, None, :] * residual_stride + columns[:, :, None]
+            added = tl.load(residual + places, mask=inside, other=0.0)
             value = (value.to(tl.float32) + added.to(tl.float32)).to(x.dtype.element_ty)
-            tl.store(total + rows[None, :] * num_columns + columns[:, None], value, mask=inside & (program == 0))
+            total_places = rows[None, None, :] * num_columns + columns[:, :, None]
+            tl.store(total + total_places, value, mask=inside & (program == 0))
             exact = value.to(tl.float32)
-            squares += tl.sum(exact * exact, axis=0)
+            squares += tl.sum(exact * exact, axis=1)
             factor = tl.load(norm + columns, mask=is_column, other=0.0).to(tl.float32)
-            value = (exact * factor[:, None]).to(x.dtype.element_ty)
+            value = (exact * factor[:, :, None]).to(x.dtype.element_ty)
         acc = tl.dot(piece, value, acc, input_precision="ieee")
         if IS_GATED:
-            up_piece = tl.load(up_rows + columns[None, :], mask=is_weight, other=0.0)
+            up_piece = tl.load(up_rows[None, :, None] + columns[:, None, :], mask=is_weight, other=0.0)
             up_acc = tl.dot(up_piece, value, up_acc, input_precision="ieee")
+    result = tl.sum(acc, axis=0)  # [BLOCK_OUTPUTS, BLOCK_ROWS]
+    up_result = tl.sum(up_acc, axis=0)
     if HAS_NORM:
-        rstd = tl.rsqrt(squares / num_columns + eps)[None, :]
-        acc *= rstd
-        up_acc *= rstd
+        rstd = tl.rsqrt(tl.sum(squares, axis=0) / num_columns + eps)[None, :]
+        result *= rstd
+        up_result *= rstd
     if HAS_BIAS:
-        acc += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
+        result += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
         if IS_GATED:
-            up_acc += tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
+            up_result += tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
     if IS_GATED:
-        acc = silu(acc) * up_acc
-    places = out + rows[None, :] * num_outputs + outputs[:, None]
-    tl.store(places, acc.to(out.dtype.element_ty), mask=is_output[:, None] & is_row)
+        result = silu(result) * up_result
+    out_places = out + rows[None, :] * num_outputs + outputs[:, None]
+    tl.store(out_places, result.to(out.dtype.element_ty), mask=is_output[:, None] & is_row[None, :])
