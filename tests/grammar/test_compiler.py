@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -87,3 +89,16 @@ def test_table_bytes_are_bounded() -> None:
     compile_grammar(spec, CompileLimits(max_table_bytes=size))
     with pytest.raises(GrammarTooLargeError, match="max_table_bytes"):
         compile_grammar(spec, CompileLimits(max_table_bytes=size - 1))
+
+
+@pytest.mark.parametrize("spec", [RegexSpec("a"), RegexSpec("(")], ids=["compiled", "refused"])
+def test_garbage_is_collected_as_before_after_a_compile(spec: GrammarSpec) -> None:
+    assert gc.isenabled()
+    with suppress(GrammarError):
+        compile_grammar(spec)
+    assert gc.isenabled()
+    gc.disable()
+    with suppress(GrammarError):
+        compile_grammar(spec)
+    assert not gc.isenabled()
+    gc.enable()
