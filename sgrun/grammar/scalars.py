@@ -14,8 +14,8 @@ from sgrun.grammar.formats import is_known_format
 from sgrun.grammar.labelled import DEAD, NO_LABEL, START, Labels, minimize_labelled
 from sgrun.grammar.lengths import CountedTable, with_lengths
 from sgrun.grammar.limits import Budget, CompileLimits
+from sgrun.grammar.number_syntax import SYMBOLS
 from sgrun.grammar.numbers import (
-    SYMBOLS,
     AtLeast,
     AtMost,
     Integer,
