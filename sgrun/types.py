@@ -11,7 +11,7 @@ from sgrun.errors import InvalidParameterError
 
 FinishReason = Literal["stop", "length"]
 Whitespace = Literal["compact", "space", "free"]
-PropertyOrder = Literal["schema", "sorted"]
+PropertyOrder = Literal["schema", "sorted", "any"]
 
 MAX_STOP_STRINGS = 32
 MAX_STOP_TOKEN_IDS = 32
@@ -49,8 +49,8 @@ class JsonSchemaSpec:
     the finished text is the caller's. `open_objects`: an object whose schema lists properties and says nothing of
     others may have others, as the standard has it; False: they are not generated. `formats`: `format` constrains, and
     in draft 7 `contentEncoding` and `contentMediaType`; False: they are annotations, which is the standard's default.
-    `property_order` of the names that a schema lists: "schema" as there, "sorted" by code point. `plain_integers`:
-    integers are digits only, never `1.0` or `1e2`.
+    `property_order` of the names that a schema lists: "schema" as there, "sorted" by code point, "any" for objects
+    of at most six, among which others may come too. `plain_integers`: integers are digits only, never `1.0` or `1e2`.
     """
 
     schema: str

@@ -42,10 +42,10 @@ def compile(
     `json_schema`: JSON text, a dict, a boolean, a Python type that Pydantic reads, or a function (its parameters). Its
     options: `whitespace` ("compact", "space" or "free"; "space"), `strict` (False: what is not enforced is listed in
     `checked_afterwards`; True: refused), `open_objects` (True: properties that a schema neither lists nor speaks of are
-    allowed), `formats` (True: `format` constrains; False: it is an annotation), `property_order` ("schema" or "sorted")
-    and `plain_integers` (True: `1.0` and `1e2` are not generated for integers; False). `lark`: the option `start` is
-    the rule to begin with ("start"). `outlines_index`: an `outlines_core.Index`; the option `vocabulary`, a
-    Vocabulary, is needed with it. `spec`: any spec of `sgrun.types`, which has its own options.
+    allowed), `formats` (True: `format` constrains; False: it is an annotation), `property_order` ("schema",
+    "sorted" or "any") and `plain_integers` (True: `1.0` and `1e2` are not generated for integers; False). `lark`: the
+    option `start` is the rule to begin with ("start"). `outlines_index`: an `outlines_core.Index`; the option
+    `vocabulary`, a Vocabulary, is needed with it. `spec`: any spec of `sgrun.types`, which has its own options.
     Raises InvalidGrammarError, UnsupportedGrammarError, GrammarTooLargeError (over 5 s or 2 GiB, among others), and
     InvalidParameterError for wrong arguments.
     """

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from schema_checks import DIALECTS, check_values, check_walks, compiled, in_draft, takes, validator
 
+from sgrun.grammar.schema.report import assertions
+
 INTEGER = {"type": "integer"}
 STRING = {"type": "string"}
 ODD_NAME = 'a"\\\né\U0001f600'
@@ -234,6 +236,12 @@ def test_a_draft_may_be_named_with_and_without_its_empty_fragment(dialect: str, 
 
 def test_a_draft_named_inside_of_a_resource_says_nothing() -> None:
     assert takes(compiled({"$defs": {"x": {"$schema": DIALECTS[4]}}, "prefixItems": [{"$ref": "#/$defs/x"}]}), [1])
+
+
+def test_formats_that_are_not_known_are_reported_as_no_assertions() -> None:
+    schema = {"format": "date", "items": {"format": "int32"}, "not": {"format": []}, "contentEncoding": "base64"}
+    assert assertions(schema) == [("format", "#/format"), ("items", "#/items"), ("not", "#/not")]
+    assert ("contentEncoding", "#/contentEncoding") in assertions(in_draft(schema, 7))
 
 
 def test_words_that_no_draft_knows_constrain_nothing() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from schema_checks import check_walks, compiled, in_draft, takes
+from schema_checks import check_walks, compiled, in_draft, orders, takes, validator
 
-from sgrun.errors import InvalidParameterError
+from sgrun.errors import GrammarTooLargeError, InvalidParameterError
 from sgrun.types import JsonSchemaSpec
 
 
@@ -15,7 +15,7 @@ from sgrun.types import JsonSchemaSpec
     ("name", "value", "message"),
     [
         ("whitespace", "tab", "whitespace is 'tab'; allowed: 'compact', 'space', 'free'"),
-        ("property_order", "random", "property_order is 'random'; allowed: 'schema', 'sorted'"),
+        ("property_order", "random", "property_order is 'random'; allowed: 'schema', 'sorted', 'any'"),
         ("formats", 1, "formats is 1; allowed: True and False"),
         ("plain_integers", "no", "plain_integers is 'no'; allowed: True and False"),
     ],
@@ -78,3 +78,46 @@ def test_sorted_properties_come_by_code_point() -> None:
         assert not takes(automaton, value)
     assert takes(compiled(ORDERED), {"b": None, "a": None, "Z": 1})
     check_walks(ORDERED, automaton, seed=1, count=10)
+
+
+ANY: list[Any] = [
+    ORDERED,
+    {"type": "object", "properties": {"a": {"type": "null"}, "b": {}}, "minProperties": 2, "maxProperties": 3},
+    {
+        "properties": {"a": {"const": 1}, "ab": {"const": 2}},
+        "additionalProperties": False,
+        "dependentRequired": {"ab": ["a"]},
+    },
+    {"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "patternProperties": {"^x": {"type": "null"}}},
+    {"const": {"a": {"b": 1, "ab": 2}, "\u00e9": []}},
+]
+MEMBERS: list[dict[str, Any]] = [
+    {},
+    {"Z": 1, "b": None},
+    {"a": None, "Z": 1, "other": 2, "b": None},
+    {"Z": "", "b": None},
+    {"a": None, "x": None},
+    {"a": 1, "ab": 2},
+    {"ab": 2},
+    {"b": 1, "x": 1},
+    {"a": {"ab": 2, "b": 1}, "\u00e9": []},
+]
+
+
+@pytest.mark.parametrize("schema", ANY, ids=lambda schema: str(schema)[:40])
+def test_properties_may_come_in_any_order(schema: Any) -> None:
+    automaton = compiled(schema, property_order="any")
+    for value in MEMBERS:
+        for ordered in orders(value):
+            assert takes(automaton, ordered) == validator(schema).is_valid(value), ordered
+    assert not automaton.accepts(b'{"a":1,"a":1}')
+    check_walks(schema, automaton, seed=2, count=10)
+
+
+def test_any_order_is_for_few_names() -> None:
+    names = [f"p{number}" for number in range(7)]
+    few, many = ({"properties": dict.fromkeys(some, True), "required": some} for some in (names[:6], names))
+    automaton = compiled(few, property_order="any")
+    assert takes(automaton, dict.fromkeys(reversed(names[:6]), 1)) and not takes(automaton, dict.fromkeys(names[:5], 1))
+    with pytest.raises(GrammarTooLargeError, match=r"an object of 7 listed properties .* at most 6"):
+        compiled(many, property_order="any")

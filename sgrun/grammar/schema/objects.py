@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 
+from sgrun.errors import GrammarTooLargeError
 from sgrun.grammar.explore import LazyCall, LazyMove, Row
 from sgrun.grammar.procedure import Return
 from sgrun.grammar.scalars import string_holds
@@ -17,6 +18,8 @@ from sgrun.grammar.schema.formula import FALSE, TRUE, Formulas
 from sgrun.grammar.schema.repeats import can_be_repeated
 from sgrun.grammar.schema.spelling import TrieNode, spelling_trie
 from sgrun.grammar.strings import Pattern, StringAtom
+
+MAX_ANY_ORDER = 6  # names whose every set is a place in an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +50,24 @@ class _Open:
 
 
 class ObjectProcedure(Container):
-    """Properties come in the order of `names`; others after them.
+    """Properties come in the order of `names`, others after them; or all of them in any order.
 
-    States: "start"; ("open" | "key" | "bare key" | "next", next name, residue); ("quoted", next name, residue, trie
-    node); ("colon" | "value" | "bare value", member). A member is a property whose name has been read.
+    States: "start"; ("open" | "key" | "bare key" | "next", place, residue); ("quoted", place, residue, trie node);
+    ("colon" | "value" | "bare value", member). A place is the number of the next name; in any order, the set of names
+    that have come, as bits. A member is a property whose name has been read.
     """
 
     def __init__(self, formulas: Formulas, key: ValueKey, layout: Layout, repeatable: set[int]) -> None:
         """To `repeatable` go the atoms (formula ids) that a repeated name can make a difference to."""
         super().__init__(formulas, key, layout)
         self._repeatable = repeatable
+        self._is_any_order = layout.property_order == "any"
         self._known_open: dict[Residue, _Open] = {}
         self._known_reachable: dict[tuple[int, Residue], _Reachable] = {}
         self._without: dict[tuple[Residue, int], Residue | None] = {}
         self._known_ends: dict[int, float] = {}
         self._declared: dict[int, dict[str, int]] = {}
-        self._states: dict[tuple[Residue, int | None, int], State | None] = {}
+        self._states: dict[tuple[Residue, int | None, int, int], State | None] = {}
         self._numbers: dict[tuple[int, Residue, tuple[Question, ...]], int] = {}
         self._members: list[tuple[int, Residue, tuple[Question, ...]]] = []
 
@@ -77,7 +82,24 @@ class ObjectProcedure(Container):
         for atom in atoms:
             if isinstance(atom, Required):
                 found.setdefault(atom.name)
+        if self._is_any_order and len(found) > MAX_ANY_ORDER:
+            raise GrammarTooLargeError(
+                f"an object of {len(found)} listed properties cannot have them in any order: at most {MAX_ANY_ORDER} "
+                "may; use property_order='schema' or 'sorted'"
+            )
         return tuple(sorted(found) if self.layout.property_order == "sorted" else found)
+
+    def _to_come(self, place: int) -> Iterable[int]:
+        """The numbers of the names that may still come."""
+        if self._is_any_order:
+            return [number for number in range(len(self.names)) if not place >> number & 1]
+        return range(place, len(self.names))
+
+    def _behind(self, place: int, number: int | None) -> int:
+        """The place behind a property: a declared one by its number, or another one."""
+        if self._is_any_order:
+            return place if number is None else place | 1 << number
+        return len(self.names) if number is None else number + 1
 
     @cached_property
     def _number_of(self) -> dict[str, int]:
@@ -144,19 +166,23 @@ class ObjectProcedure(Container):
         rest = self._skipped(residue, index, len(self.names))
         if rest is None:
             return False
-        return any(self._member(rest, None, bits) for bits in range(1 << min(len(self._keys.formulas), MAX_LISTED)))
+        place = self._behind(index, None)
+        listed = range(1 << min(len(self._keys.formulas), MAX_LISTED))
+        return any(self._member(rest, None, bits, place) for bits in listed)
 
     def _after_name(self, index: int, residue: Residue) -> Callable[[int], State | None]:
         num_others = 1 << len(self._keys.formulas)
 
         def after(label: int) -> State | None:
             number = label - num_others
-            if 0 <= number < index:
+            if number >= 0 and number not in self._to_come(index):
                 return None
             left = self._skipped(residue, index, number if number >= 0 else len(self.names))
             if left is None:
                 return None
-            return self._member(left, number, 0) if number >= 0 else self._member(left, None, label)
+            if number >= 0:
+                return self._member(left, number, 0, self._behind(index, number))
+            return self._member(left, None, label, self._behind(index, None))
 
         return after
 
@@ -164,11 +190,11 @@ class ObjectProcedure(Container):
         known = self._known_reachable.get((index, residue))
         if known is None:
             states: dict[int, State] = {}
-            for number in range(index, len(self.names)):
+            for number in self._to_come(index):
                 left = self._skipped(residue, index, number)
                 if left is None:
                     break
-                member = self._member(left, number, 0)
+                member = self._member(left, number, 0, self._behind(index, number))
                 if member is not None:
                     states[number] = member
             known = self._known_reachable[index, residue] = _Reachable(states, frozenset(states))
@@ -201,6 +227,8 @@ class ObjectProcedure(Container):
                 break
             [(byte, node)] = possible
             then.append(byte)
+        if self._is_any_order:
+            return ("quoted", index, residue, node), bytes(then)
         first = min(below & reachable.numbers)
         left = self._skipped(residue, index, first)
         assert left is not None, "a name that is reached leaves something"
@@ -223,6 +251,8 @@ class ObjectProcedure(Container):
 
     def _settled(self, residue: Residue, index: int) -> Residue:
         """The residue without what no property from names[index] on can violate."""
+        if self._is_any_order:
+            return residue
         done = {formula: TRUE for formula, atom in self._open(residue).properties if self._ends(formula, atom) <= index}
         return self.substitute(residue, done)
 
@@ -236,6 +266,8 @@ class ObjectProcedure(Container):
 
     def _skipped(self, residue: Residue, start: int, end: int) -> Residue | None:
         """The residue once it is clear that names[start:end] do not come; None if nothing wanted is left."""
+        if self._is_any_order:  # then they may come later
+            return residue
         while True:
             open_ = self._open(residue)
             at = bisect_left(open_.at, start)
@@ -250,15 +282,15 @@ class ObjectProcedure(Container):
                 return None
             residue, start = after, number + 1
 
-    def _member(self, residue: Residue, number: int | None, bits: int) -> State | None:
+    def _member(self, residue: Residue, number: int | None, bits: int, place: int) -> State | None:
         """The state behind a property's name: a declared one by its number, or None and `bits` say which of the asked
         formulas hold of it."""
-        key = (residue, number, bits)
+        key = (residue, number, bits, place)
         if key not in self._states:
             self._states[key] = self._find_member(*key)
         return self._states[key]
 
-    def _find_member(self, residue: Residue, number: int | None, bits: int) -> State | None:
+    def _find_member(self, residue: Residue, number: int | None, bits: int, place: int) -> State | None:
         name = None if number is None else self.names[number]
         about = {formula: bool(bits >> bit & 1) for bit, formula in enumerate(self._keys.formulas)}
         open_ = self._open(residue)
@@ -289,7 +321,7 @@ class ObjectProcedure(Container):
             questions = [question for question in questions if question.atom in alive]
         if number is None:
             self._note_repeatable(open_, left, questions)
-        member = (len(self.names) if number is None else number + 1, left, tuple(questions))
+        member = (place, left, tuple(questions))
         found = self._numbers.setdefault(member, len(self._members))
         if found == len(self._members):
             self._members.append(member)

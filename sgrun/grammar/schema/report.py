@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sgrun.grammar.formats import is_known_format
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.schema.keywords import is_assertion
 from sgrun.grammar.schema.places import Document, inner_schemas
@@ -22,6 +23,8 @@ def _assertions(schema: object, pointer: str, draft: int) -> Iterator[tuple[str,
     if not isinstance(schema, dict):
         return
     for keyword in schema:
+        if keyword == "format" and not is_known_format(str(schema["format"])):
+            continue
         if is_assertion(keyword, draft) and ("$ref" not in schema or draft > 7 or keyword == "$ref"):
             yield keyword, f"{pointer}/{keyword}"
     for name, inner in inner_schemas(schema):
