@@ -16,8 +16,8 @@ from torch import Tensor
 OP_BITS = 3
 MOVE, CALL, RETURN, RETURN_AFTER, COUNT, RESET, ACCEPT = range(1, 8)
 
-# Words of a head: offsets into the arena, the widths of the two-dimensional tables, 1 if bytes only move.
-CLASSES, TABLE, TABLE_WIDTH, SITES, SITES_WIDTH, COUNTS, IS_PLAIN = range(7)
+# Words of a head: offsets into the arena, and the widths of the two-dimensional tables.
+CLASSES, TABLE, TABLE_WIDTH, SITES, SITES_WIDTH, COUNTS = range(6)
 HEAD_LEN = 8
 NUM_CLASS_WORDS = 64  # 256 byte classes, a byte each
 
@@ -51,7 +51,6 @@ def pack_automaton(
     head = np.zeros(HEAD_LEN, dtype=np.int32)
     head[[CLASSES, TABLE, SITES, COUNTS]] = starts
     head[[TABLE_WIDTH, SITES_WIDTH]] = table.shape[1], sites.shape[1]
-    head[IS_PLAIN] = (table[:, :-1] & ((1 << OP_BITS) - 1) <= MOVE).all()
     return np.concatenate(parts), head
 
 
