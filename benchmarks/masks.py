@@ -1,6 +1,6 @@
 """Masks of rows that stand at several places of their constraints, and what a step does besides.
 
-    PYTHONPATH=.:kernels python kernels/benchmarks/masks.py [--smoke] [--tokenizer PATH]
+    PYTHONPATH=.:kernels:kernels/benchmarks python benchmarks/masks.py [--smoke] [--tokenizer PATH]
 
 Each mask is computed from scratch over the whole vocabulary. Without `--tokenizer`, the vocabulary is made up: 131,072
 tokens of the lengths of a byte-level BPE. "steps" is how many bytes of tokens have to be walked for one row, the first
