@@ -7,16 +7,14 @@ goes through `emit`. An exception belongs to the sequences whose work raised it;
 from __future__ import annotations
 
 import logging
-import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from sgrun.cache.prefix_cache import Lease, PrefixCache
-from sgrun.engine.detokenizer import Detokenizer
-from sgrun.engine.generation import Ending, Generation, SampleTask
+from sgrun.engine.generation import Ending, SampleTask, start_generation
 from sgrun.engine.limits import Limits
 from sgrun.engine.messages import (
     Abort,
@@ -36,6 +34,7 @@ from sgrun.engine.messages import (
     Progress,
     Score,
 )
+from sgrun.engine.pins import Pins
 from sgrun.engine.sampler import Sampled
 from sgrun.engine.scheduler import Row, Scheduler
 from sgrun.engine.scoring import ScoreTask, Scoring, start_scoring
@@ -44,18 +43,14 @@ from sgrun.engine.steps import Steps
 from sgrun.engine.tokenizer import Tokenizer
 from sgrun.errors import (
     AbortedError,
-    ContextLengthError,
     EmptyPromptError,
     EngineClosedError,
     EngineError,
-    InvalidParameterError,
     NonFiniteLogitsError,
 )
-from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import GrammarCompiler
-from sgrun.grammar.matcher import Matcher
 from sgrun.grammar.vocabulary import Vocabulary
-from sgrun.types import Completion, GenerationResult, GrammarSpec, SamplingParams
+from sgrun.types import Completion, GenerationResult, GrammarSpec
 
 logger = logging.getLogger(__name__)
 
@@ -82,16 +77,16 @@ class EngineCore:
         self.post = post
         self.check_invariants = check_invariants
         self.cache = PrefixCache(limits.num_pages, limits.page_size)
+        self._pins = Pins(self.cache.tree)
         self.scheduler = Scheduler(
             self.cache,
             token_budget=limits.token_budget,
             max_running=limits.max_running,
             max_wait_s=limits.max_wait_s,
-            release_idle=self._release_idle,
+            release_idle=self._pins.remove_oldest,
         )
         self.compiler = GrammarCompiler()
         self.sequences: dict[int, Sequence] = {}
-        self._pinned: dict[int, Sequence] = {}  # sequences with a pin, longest pinned first
         self._to_advance: dict[int, Sequence] = {}
         self._num_tasks = 0
         self._num_steps = 0
@@ -202,10 +197,10 @@ class EngineCore:
                     child.token_ids = list(seq.token_ids)
                     child.is_started = seq.is_started
                     child.is_ready = True
-                    self._repin(child)
+                    self._pins.renew(child)
                     self._to_advance[child.id] = child
             case Close():
-                self._unpin(seq)
+                self._pins.remove(seq)
                 del self.sequences[seq.id]
 
     def _children(self, op: Fork) -> list[Sequence]:
@@ -220,37 +215,18 @@ class EngineCore:
         return seq.grammar.done()
 
     def _start_generation(self, seq: Sequence, op: Generate) -> None:
-        params = op.params
         if not seq.token_ids:
             raise EmptyPromptError("nothing to continue: the sequence is empty; append some text before generating")
-        self._check_length(len(seq.token_ids), params.max_tokens)
-        self._check_ids("logit_bias", params.logit_bias)
-        self._check_ids("stop_token_ids", params.stop_token_ids)
+        self.limits.check_length(len(seq.token_ids), op.params.max_tokens)
+        self.limits.check_ids("logit_bias", op.params.logit_bias)
+        self.limits.check_ids("stop_token_ids", op.params.stop_token_ids)
         compiled, seq.grammar = seq.grammar, None
         automaton = None if compiled is None else compiled.result()
-        seed = secrets.randbits(64) if params.seed is None else params.seed
-        generation = Generation(op, Timing(time.monotonic()), seed)
-        for index in range(params.n):
-            task = SampleTask(
-                seq=seq,
-                tokens=list(seq.token_ids),
-                prompt_len=len(seq.token_ids),
-                arrival=self._num_tasks + index,
-                timing=generation.timing,
-                generation=generation,
-                index=index,
-                tokenizer=self.tokenizer,
-                detokenizer=Detokenizer(self.tokenizer.token_bytes, params.stop),
-                matcher=None if automaton is None else self._matcher(automaton, params),
-            )
-            generation.tasks.append(task)
-        self._start(seq, generation)
-
-    def _matcher(self, automaton: Automaton, params: SamplingParams) -> Matcher:
-        return automaton.matcher(self.vocabulary, end_token_ids=() if params.ignore_eos else None)
+        timing = Timing(time.monotonic())
+        self._start(seq, start_generation(seq, op, timing, self._num_tasks, self.tokenizer, self.vocabulary, automaton))
 
     def _start_scoring(self, seq: Sequence, op: Score) -> None:
-        self._check_length(len(seq.token_ids), max(map(len, op.choices)))
+        self.limits.check_length(len(seq.token_ids), max(map(len, op.choices)))
         scoring = start_scoring(seq, op, time.monotonic(), self._num_tasks)
         self._start(seq, scoring)
         if not scoring.tasks:
@@ -261,22 +237,6 @@ class EngineCore:
         self._num_tasks += len(work.tasks)
         for task in work.tasks:
             self.scheduler.add(task)
-
-    def _check_length(self, num_tokens: int, max_tokens: int) -> None:
-        pool_len = self.limits.num_pages * self.limits.page_size
-        for limit, name in ((self.limits.context_len, "the context"), (pool_len, "the page pool")):
-            if num_tokens + max_tokens > limit:
-                raise ContextLengthError(
-                    f"{num_tokens} tokens so far and up to {max_tokens} more are over {name} of {limit} tokens; "
-                    "shorten the prompt or lower max_tokens"
-                )
-
-    def _check_ids(self, name: str, token_ids: Iterable[int]) -> None:
-        for token_id in token_ids:
-            if token_id >= self.limits.vocab_size:
-                raise InvalidParameterError(
-                    f"{name} names token {token_id}; allowed: 0 to {self.limits.vocab_size - 1}"
-                )
 
     # One step
 
@@ -381,31 +341,11 @@ class EngineCore:
     def _finish(self, seq: Sequence, event: Finished) -> None:
         seq.active = None
         seq.is_started = True
-        self._repin(seq)
+        self._pins.renew(seq)
         self._to_advance[seq.id] = seq
         self.emit(event)
 
-    # Pins and failures
-
-    def _repin(self, seq: Sequence) -> None:
-        """Keeps what is cached of the sequence's tokens from eviction while it is idle."""
-        node = self.cache.tree.match_prefix(seq.token_ids, len(seq.token_ids), seq.cache_salt).node
-        self.cache.tree.lock(node)
-        self._unpin(seq)
-        seq.pin = node
-        self._pinned[seq.id] = seq
-
-    def _unpin(self, seq: Sequence) -> None:
-        if seq.pin is not None:
-            self.cache.tree.unlock(seq.pin)
-            seq.pin = None
-            del self._pinned[seq.id]
-
-    def _release_idle(self) -> bool:
-        if not self._pinned:
-            return False
-        self._unpin(next(iter(self._pinned.values())))
-        return True
+    # Failures
 
     def _abort(self, seq_id: int) -> None:
         seq = self.sequences.get(seq_id)
@@ -428,7 +368,7 @@ class EngineCore:
             self.emit(Failed(active.op.op_id, error))
         while seq.ops:
             self._fail_operation(seq.ops.popleft(), error)
-        self._unpin(seq)
+        self._pins.remove(seq)
 
     def _fail_all(self, tasks: list[Task], error: Exception) -> None:
         for task in tasks:

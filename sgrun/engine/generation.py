@@ -3,16 +3,19 @@ pages or of other sequences."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from sgrun.engine.detokenizer import Detokenizer
 from sgrun.engine.messages import Generate
 from sgrun.engine.sampler import NOT_FINITE, NOTHING_ALLOWED, Sampled, SampleRow
-from sgrun.engine.sequence import Task, Work
+from sgrun.engine.sequence import Sequence, Task, Timing, Work
 from sgrun.engine.tokenizer import Tokenizer
 from sgrun.errors import GrammarDeadEndError, NonFiniteLogitsError
+from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.matcher import Matcher
+from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.types import Chunk, Completion, FinishReason, SamplingParams, TokenLogprob
 
 SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the seeds of one generation's samples lie far apart
@@ -142,6 +145,37 @@ class SampleTask(Task):
         token_bytes = self.tokenizer.token_bytes
         top = tuple(TokenLogprob(i, _text(token_bytes, i), logprob) for i, logprob in sampled.top)
         return TokenLogprob(token_id, _text(token_bytes, token_id), sampled.logprob, top)
+
+
+def start_generation(
+    seq: Sequence,
+    op: Generate,
+    timing: Timing,
+    first_arrival: int,
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    automaton: Automaton | None,
+) -> Generation:
+    """The samples of `op` after the sequence, each under the constraint from its start."""
+    params = op.params
+    seed = secrets.randbits(64) if params.seed is None else params.seed
+    generation = Generation(op, timing, seed)
+    end_token_ids = () if params.ignore_eos else None
+    for index in range(params.n):
+        task = SampleTask(
+            seq=seq,
+            tokens=list(seq.token_ids),
+            prompt_len=len(seq.token_ids),
+            arrival=first_arrival + index,
+            timing=timing,
+            generation=generation,
+            index=index,
+            tokenizer=tokenizer,
+            detokenizer=Detokenizer(tokenizer.token_bytes, params.stop),
+            matcher=None if automaton is None else automaton.matcher(vocabulary, end_token_ids),
+        )
+        generation.tasks.append(task)
+    return generation
 
 
 def _text(token_bytes: Seq[bytes | None], token_id: int) -> str:

@@ -452,7 +452,7 @@ def test_a_fault_of_the_engine_itself_ends_it_and_leaves_no_one_waiting(tiny_mod
 
     engine = Engine(tiny_model, dtype="float32", num_pages=256)
     engine._core.scheduler.plan = fail
-    engine._core._unpin = fail  # what is left behind cannot be closed in order either
+    engine._core._pins.remove = fail  # what is left behind cannot be closed in order either
     failed = engine.generate(open_with(engine, [5]), GREEDY)
     assert isinstance(failed.exception(timeout=60), EngineClosedError)
     assert isinstance(engine.generate(engine.open(), GREEDY).exception(timeout=60), EngineClosedError)
