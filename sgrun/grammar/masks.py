@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,8 @@ class MaskCache:
     """Masks over one vocabulary, least recently used first out. May be used from any thread.
 
     A mask is kept under no more than it depends on: the state, the counter where a token could meet a threshold, and
-    as many frames as some token popped. Cursors that differ in the rest share it.
+    as many frames as some token popped. Cursors that differ in the rest share it. Automata, which may be larger than
+    all masks, are not kept alive; masks of those that are gone go when it is their turn.
     """
 
     def __init__(self, vocabulary: Vocabulary, max_bytes: int) -> None:
@@ -87,16 +89,17 @@ class MaskCache:
         state, counter, stack = cursor
         num_bytes = self._vocabulary.max_token_len
         counter = automaton.thresholds.counter(state, counter, num_bytes)
+        name = ref(automaton)
         room = MAX_DEPTH - len(stack)
         with self._lock:
             frames: tuple[Frame, ...] = ()
             while True:
-                kept = self._find((automaton, state, counter, frames))
+                kept = self._find((name, state, counter, frames))
                 if kept is None or kept.mask is not None:
                     break
                 frames = (*frames, self._frame(automaton, stack, len(frames)))
             if kept is None or kept.num_pushed > room:
-                kept = self._find((automaton, state, counter, stack, _WHOLE))
+                kept = self._find((name, state, counter, stack, _WHOLE))
         if kept is not None and kept.mask is not None:
             return kept.mask
         return self._compute(automaton, Cursor(state, counter, stack))
@@ -106,16 +109,17 @@ class MaskCache:
         walk = _Walk(automaton, cursor, self._vocabulary.max_token_len)
         mask = _mask(walk, self._vocabulary)
         mask.flags.writeable = False
+        name = ref(automaton)
         state, counter, stack = cursor
         with self._lock:
             if walk.is_cut:
-                self._keep((automaton, state, counter, stack, _WHOLE), _Kept(mask, 0))
+                self._keep((name, state, counter, stack, _WHOLE), _Kept(mask, 0))
                 return mask
             frames: tuple[Frame, ...] = ()
             for depth in range(walk.num_popped):
-                self._keep((automaton, state, counter, frames), _Kept(None, 0))
+                self._keep((name, state, counter, frames), _Kept(None, 0))
                 frames = (*frames, self._frame(automaton, stack, depth))
-            self._keep((automaton, state, counter, frames), _Kept(mask, walk.num_pushed))
+            self._keep((name, state, counter, frames), _Kept(mask, walk.num_pushed))
         return mask
 
     def _frame(self, automaton: Automaton, stack: tuple[Frame, ...], depth: int) -> Frame:

@@ -51,7 +51,7 @@ class Walker:
         self.automaton = automaton
         self.tokens = tokens
         self._draw = random.Random(seed)
-        self._model = RandomModel(tokens.vocabulary, seed)
+        self._model = RandomModel(tokens, seed)
         self._sampler = Sampler(automaton, seed)
 
     def sample(self, soft_len: int) -> int:

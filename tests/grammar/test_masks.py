@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 from itertools import product
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -144,6 +146,18 @@ def test_masks_of_automata_are_told_apart() -> None:
     one, two = compile_grammar(RegexSpec("a")), compile_grammar(RegexSpec("b"))
     assert bits(vocabulary.masks.get(one, one.walker.start)) == [PIECES.index(b"a")]
     assert bits(vocabulary.masks.get(two, two.walker.start)) == [PIECES.index(b"b")]
+
+
+def test_masks_do_not_keep_their_automaton() -> None:
+    vocabulary = Vocabulary([b"a", b"b", b"ab"])
+    for pattern, allowed in (("a", 1), ("b", 2), ("ab", 5)):  # at the same address, as like as not
+        automaton = compile_grammar(RegexSpec(pattern))
+        assert vocabulary.masks.get(automaton, Cursor(automaton.start)).tolist() == [allowed]
+        gone = ref(automaton)
+        del automaton
+        gc.collect()
+        assert gone() is None
+    assert vocabulary.masks.size_bytes == 3 * (masks.KEY_BYTES + 4)
 
 
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 64])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import random
 import re
 import warnings
 
 import numpy as np
 import pytest
+from grammar_walks import random_texts
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from procedure_walks import configurations_that_cannot_end, moves_and_ends, regex_procedure, takes
@@ -12,10 +14,12 @@ from regex_table import BEYOND_PYTHON, ECMA, PYTHON, Row
 
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
 from sgrun.grammar.charset import MAX_CODE_POINT
+from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.limits import Budget, CompileLimits
 from sgrun.grammar.procedure import Count, Move, Procedure
 from sgrun.grammar.regex import parse_search_pattern
 from sgrun.grammar.regular import regular_procedure
+from sgrun.types import RegexSpec
 
 PATTERNS = r"""
 a
@@ -154,17 +158,22 @@ def test_search_pattern_follows_ecmascript(row: Row) -> None:
 
 # Random patterns. `\B` is written as `(?!\b)`, because on the empty text `\B` does not match before Python 3.14.
 
-_ALPHABET = "aabB\n\né1 _日"
-_LEAVES = r"a|b|\n|é|[ab]|[^a]|.|\d|\w|\s|\W|\D|^|$|\A|\Z|(?m:^)|(?m:$)|(?s:.)|(?i:B)|(?i:[^b])|日|\b|(?a:\b)|(?!\b)|"
+_ALPHABET = "aabB\n\né1 _日kKſ\u212a٣-"
+_LEAVES = (
+    r"a|b|\n|é|[ab]|[^a]|.|\d|\w|\s|\W|\D|\S|^|$|\A|\Z|(?m:^)|(?m:$)|(?s:.)|(?i:B)|(?i:[^b])|日|\b|(?a:\b)|(?!\b)|"
+    r"(?i:k)|(?i:[^k])|(?i:[j-s])|(?a:\w)|(?a:\W)|(?ai:[k-s])|[^\W_]|[^\S\n]|[\d_-]|[a-k\s]|ſ|\u212a|aab|"
+)
 _leaves = st.sampled_from(_LEAVES.split("|"))
-_quantifiers = st.sampled_from(["*", "+", "?", "*?", "{2}", "{0,2}", "{1,3}", "{2,}", "{3,5}", "{4}", "{0,4}"])
+_quantifiers = st.sampled_from(["*", "+", "?", "*?", "{2}", "{0,2}", "{1,3}", "{2,}", "{3,5}", "{4}", "{0,4}", "{,7}"])
 _patterns = st.recursive(
     _leaves,
     lambda inner: st.one_of(
         st.tuples(inner, inner).map("".join),
         st.tuples(inner, inner).map(lambda pair: f"(?:{pair[0]}|{pair[1]})"),
         st.tuples(inner, _quantifiers).map(lambda pair: f"(?:{pair[0]}){pair[1]}"),
-        st.tuples(st.sampled_from("=!"), inner).map(lambda pair: f"(?{pair[0]}{pair[1]})"),
+        st.tuples(st.sampled_from(["?=", "?!", "", "?i:", "?m:", "?s:", "?a:", "?im:"]), inner).map(
+            lambda pair: f"({pair[0]}{pair[1]})"
+        ),
     ),
     max_leaves=12,
 )
@@ -193,6 +202,25 @@ def test_counted_repeats_agree_with_re(pattern: str, texts: list[str]) -> None:
     for text in texts:
         assert takes(procedure, text) == bool(reference.fullmatch(text)), text
     assert not configurations_that_cannot_end(procedure)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_patterns, st.randoms(use_true_random=False))
+def test_texts_of_random_patterns_and_texts_beside_them_agree_with_re(pattern: str, draw: random.Random) -> None:
+    """Drawn texts match most of the time; those that differ in a character are close to the border."""
+    reference = re.compile(pattern)
+    try:
+        automaton = compile_grammar(RegexSpec(pattern))
+    except InvalidGrammarError as error:
+        assert "matches nothing" in str(error)
+        return
+    for text in random_texts(automaton, seed=draw.randrange(1000), count=4, soft_len=8):
+        assert reference.fullmatch(text), text
+        for _ in range(4):
+            at = draw.randrange(len(text) + 1)
+            other = text[:at] + draw.choice(["", *_ALPHABET]) + text[at + draw.randrange(2) :]
+            if len(other) <= 14:  # `re` takes time exponential in the length for some of these
+                assert automaton.accepts(other.encode()) == bool(reference.fullmatch(other)), other
 
 
 _SYNTAX = [*"ab()[]{}|*+?^$\\.,-:=!<>&'1230dDwWsbBAZxuiPp_ \n", "(?", "(?:", "[^", "{1,3}", "(?P<a>", "(?i)", "(?x:"]

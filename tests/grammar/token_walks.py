@@ -19,9 +19,9 @@ MAX_KNOWN = 500  # masks, 131 KB each at most
 
 
 def allowed_tokens(matcher: Matcher, vocabulary: Vocabulary) -> Flags:
-    mask = matcher.bitmask()
-    assert not np.unpackbits(mask.view(np.uint8), bitorder="little")[vocabulary.size :].any()
-    return np.unpackbits(mask.view(np.uint8), count=vocabulary.size, bitorder="little").astype(np.bool_)
+    flags = np.unpackbits(matcher.bitmask().view(np.uint8), bitorder="little").view(np.bool_)
+    assert not flags[vocabulary.size :].any()
+    return flags[: vocabulary.size]
 
 
 class Tokens:
@@ -35,6 +35,8 @@ class Tokens:
         self._ids.pop(b"", None)
         self._sorted = sorted(self._ids)
         self._known: dict[tuple[Automaton, Cursor], Flags] = {}
+        self.prior = (-0.7 * np.minimum(np.diff(vocabulary.offsets), 8)).astype(np.float32)  # logits, see RandomModel
+        self.prior[list(vocabulary.end_token_ids)] = 4
 
     def defined_mask(self, automaton: Automaton, cursor: Cursor) -> Flags:
         """A token is allowed iff its bytes keep the automaton alive. Tokens with the same first bytes share the walk
@@ -101,13 +103,19 @@ class Walk:
         (self.end_id,) = tokens.vocabulary.end_token_ids
         self._check_mask = check_mask
         self.num_masks = 0
+        self._allowed: Flags | None = None
 
     def allowed(self) -> Flags:
         """What the mask allows here, end token included."""
+        if self._allowed is None:
+            self._allowed = self._find_allowed()
+            self.num_masks += 1
+        return self._allowed
+
+    def _find_allowed(self) -> Flags:
         found = allowed_tokens(self.matcher, self.tokens.vocabulary)
-        assert found[self.end_id] == self.automaton.accepts(self.data), self.data
+        assert found[self.end_id] == self.automaton.walker.is_accepting(self.cursor), self.data
         assert found.any() or self.is_deep, self.data
-        self.num_masks += 1
         if self._check_mask:
             expected = self.tokens.defined_mask(self.automaton, self.cursor)
             expected[self.end_id] = found[self.end_id]
@@ -130,6 +138,7 @@ class Walk:
             assert after is not None
             self.cursor = after
             self.data += data
+            self._allowed = None
         return is_allowed
 
     def follow(self, data: bytes, draw: random.Random) -> bool:
@@ -140,16 +149,14 @@ class Walk:
 class RandomModel:
     """Random logits. Short tokens and the end are likelier than long ones, so that texts come to an end."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int) -> None:
+    def __init__(self, tokens: Tokens, seed: int) -> None:
         self._random = np.random.default_rng(seed)
-        lengths = np.diff(vocabulary.offsets)
-        self._prior = (-0.7 * np.minimum(lengths, 8)).astype(np.float32)
-        self._prior[list(vocabulary.end_token_ids)] = 4
+        self._tokens = tokens
 
     def draw(self, allowed: Flags) -> int:
         """A token out of the softmax over the allowed ones, by Gumbel's maximum."""
         ids = np.flatnonzero(allowed)
-        logits = self._prior[ids] + 2 * self._random.standard_normal(len(ids), dtype=np.float32)
+        logits = self._tokens.prior[ids] + 2 * self._random.standard_normal(len(ids), dtype=np.float32)
         noise = -np.log(self._random.standard_exponential(len(ids), dtype=np.float32) + 1e-30)
         return int(ids[np.argmax(logits + noise)])
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -87,12 +87,13 @@ def schemas() -> Iterator[Subject]:
 def schema_validator(schema: Any) -> Callable[[str], bool]:
     """Texts in which a name that is not listed comes twice are passed over, as a reader keeps one of the values."""
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    judge = kind(json.loads(json.dumps(schema), parse_float=Decimal), format_checker=FORMATS)
+    judge = kind(json.loads(json.dumps(schema), parse_float=decimal.Decimal), format_checker=FORMATS)
 
     def is_valid(text: str) -> bool:
         repeats: list[str] = []
         value = parsed(text, repeats)
-        return bool(repeats) or judge.is_valid(value)
+        with decimal.localcontext(prec=2000):  # multiples of very large numbers
+            return bool(repeats) or judge.is_valid(value)
 
     return is_valid
 
