@@ -54,13 +54,13 @@ class Walker:
         self._model = RandomModel(tokens, seed)
         self._sampler = Sampler(automaton, seed)
 
-    def sample(self, soft_len: int) -> int:
-        """How many tokens a text took that a random model drew and that the validator found valid."""
+    def sample(self, soft_len: int) -> tuple[bool, int]:
+        """Whether a text that a random model drew came to its end, where the validator found it valid; and how many
+        masks that took."""
         walk = Walk(self.automaton, self.tokens)
         data = sampled_text(walk, self._model, self._sampler, soft_len, self._draw)
-        if data is not None:
-            assert self.subject.is_valid(data.decode()), (self.subject.name, data)
-        return walk.num_masks
+        assert data is None or self.subject.is_valid(data.decode()), (self.subject.name, data)
+        return data is not None, walk.num_masks
 
     def follow_valid(self) -> None:
         """No token of a valid text is masked, however the text is cut into tokens."""
@@ -155,8 +155,7 @@ def main(num_walks: int, path: Path | None) -> None:
         walker.follow_valid()
         counts["valid texts followed"] += len(walker.subject.valid)
     for turn, walker in zip(range(num_walks), cycle(walkers), strict=False):
-        counts["masks"] += walker.sample(soft_len=5 + turn % 60)
-        counts["walks"] += 1
+        count_walk(counts, walker, soft_len=5 + turn % 60)
     print(f"{len(compiled)} constraints: {dict(counts)}, {time.monotonic() - began:.0f} s", flush=True)
     counts.clear()
     for turn, row in enumerate(maskbench(path) if path else ()):
@@ -168,9 +167,14 @@ def main(num_walks: int, path: Path | None) -> None:
         walker.follow_valid()
         counts["valid texts followed"] += len(walker.subject.valid)
         for soft_len in (10, 60):
-            counts["masks"] += walker.sample(soft_len)
-            counts["walks"] += 1
+            count_walk(counts, walker, soft_len)
     print(f"MaskBench: {dict(counts)}, {time.monotonic() - began:.0f} s")
+
+
+def count_walk(counts: Counter[str], walker: Walker, soft_len: int) -> None:
+    is_ended, num_masks = walker.sample(soft_len)
+    counts["valid texts sampled" if is_ended else "walks without an end"] += 1
+    counts["masks"] += num_masks
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Tokens:
             self._ids.setdefault(vocabulary.token(token_id), []).append(token_id)
         self._ids.pop(b"", None)
         self._sorted = sorted(self._ids)
+        self.single_bytes = {data[0] for data in self._ids if len(data) == 1}
         self._known: dict[tuple[Automaton, Cursor], Flags] = {}
         self.prior = (-0.7 * np.minimum(np.diff(vocabulary.offsets), 8)).astype(np.float32)  # logits, see RandomModel
         self.prior[list(vocabulary.end_token_ids)] = 4
@@ -164,7 +165,7 @@ class RandomModel:
 def sampled_text(walk: Walk, model: RandomModel, sampler: Sampler, soft_len: int, draw: random.Random) -> bytes | None:
     """A text by masked sampling until the end token; after `soft_len` tokens along a short way out, also under masks.
 
-    None where the frames run out.
+    None where the frames run out, or no token has a byte of the way out (SmolLM2's vocabulary lacks some controls).
     """
     for _ in range(soft_len):
         allowed = walk.allowed()
@@ -174,9 +175,14 @@ def sampled_text(walk: Walk, model: RandomModel, sampler: Sampler, soft_len: int
         assert walk.take(token_id)
         if token_id == walk.end_id:
             return walk.data
-    rest = sampler.completion(walk.cursor)
-    if rest is None:
-        assert walk.is_deep, walk.data
+    for _ in range(50):
+        rest = sampler.completion(walk.cursor)
+        if rest is None:
+            assert walk.is_deep, walk.data
+            return None
+        if walk.tokens.single_bytes.issuperset(rest):
+            break
+    else:
         return None
     assert walk.follow(rest, draw), (walk.data, rest)
     return walk.data
