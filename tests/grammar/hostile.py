@@ -166,6 +166,7 @@ OTHERWISE = {
     "schema: a reference to itself": InvalidGrammarError,
     "schema: references in a ring": InvalidGrammarError,
     "schema: a long pointer": InvalidGrammarError,
+    "schema: a long decimal": UnsupportedGrammarError,
 }
 QUICK = [  # within about half a second
     "regex: the same over two letters",
