@@ -193,7 +193,9 @@ def test_equal_logits_go_by_their_ids(implementation: Any) -> None:
         case.add(SamplingParams(top_k=100, top_p=0.47, min_p=1.0), seed, 0, mask)
     logits = torch.full((len(case.records), vocab_size), -7.0)
     logits[:, 1500:4100:2] = 1.0
-    logits[:, 2999:3300] = torch.tensor([0.0, -0.0, 1.0]).repeat(101)[:301]
+    case.check(implementation, logits)
+    logits = torch.full_like(logits, -7.0)
+    logits[:, 100:400] = torch.tensor([-0.0, 0.0, -0.0]).repeat(100)
     case.check(implementation, logits)
 
 
