@@ -12,9 +12,9 @@ from schema_checks import compiled
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError
 from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import ACCEPT, CALL, COUNT, DEAD, OP_BITS, OP_MASK, RETURN, RETURN_AFTER, Automaton
-from sgrun.grammar.explore import Explorable, Explorer, LazyCall, LazyCount, LazyMove, Row, State
+from sgrun.grammar.explore import Explorer, LazyCall, LazyCount, LazyMove, ProcedureLike, Row, State
 from sgrun.grammar.limits import Budget, CompileLimits
-from sgrun.grammar.procedure import END, Call, Count, Move, Procedure, ProcedureBuilder, Reset, Return
+from sgrun.grammar.procedure import END, Call, Count, Move, Overlay, Procedure, ProcedureBuilder, Reset, Return
 from sgrun.grammar.walk import Cursor
 
 A, B, C, X, OPEN, CLOSE, BANG = b"abcx()!"
@@ -31,7 +31,7 @@ def _procedure(*states: dict[int, Any]) -> Procedure:
     return builder.build()
 
 
-def _assembled(procedures: Mapping[Any, Procedure | Explorable], max_states: int = 10_000) -> Automaton:
+def _assembled(procedures: Mapping[Any, ProcedureLike], max_states: int = 10_000) -> Automaton:
     return assemble("root", lambda key: procedures[key], Budget(CompileLimits(max_states=max_states)))
 
 
@@ -266,6 +266,56 @@ class _Counting:
 
 def test_counts_are_explored_on_both_sides() -> None:
     assert _texts(_assembled({"root": _Counting()}), 6, b"a!") == {"aaa!", "aaaa!", "aaaaa!"}
+
+
+class _Otherwise:
+    """After "a" what follows "b" may follow, but for "c", which is spelled out here; "x" is followed by "xx!"."""
+
+    def expand(self, state: State) -> Row:
+        match state:
+            case "start":
+                return Row([((A,), LazyMove("a")), ((B,), LazyMove("b")), ((X,), LazyMove("end", b"xx!"))])
+            case "a":
+                return Row([((C,), LazyMove("end", b"()"))], otherwise="b")
+            case "b":
+                return Row([((C, BANG), LazyMove("end")), ((A,), LazyMove("b"))])
+        return Row([((END,), Return(0, consumes=False))])
+
+
+def test_a_state_does_otherwise_what_another_does_and_bytes_are_spelled_behind_a_move() -> None:
+    automaton = _assembled({"root": _Otherwise()})
+    behind_b = {"c", "!", "ac", "a!", "aac", "aa!"}
+    behind_a = {"!", "ac", "a!", "aac", "aa!", "c()"}
+    assert _texts(automaton, 4) == {"b" + text for text in behind_b} | {"a" + text for text in behind_a} | {"xxx!"}
+    _check_nothing_dead_is_offered(automaton, 5)
+
+
+def test_an_overlay_does_what_its_base_does_but_for_its_own_bytes() -> None:
+    base = _procedure({A: Move(0), B: Move(1), X: Return(0, consumes=True)}, {C: Move(0), X: Return(0, consumes=True)})
+    over = Overlay(base, [(0, [((B,), None), ((C,), Move(1))]), (1, [((X,), Return(1, consumes=True))])])
+    root = _procedure({letter: Call("over", ((0, 1), (1, 2))) for letter in (A, B, C, X)}, _end(), {BANG: Move(1)})
+    automaton = _assembled({"root": root, "over": over})
+    assert _texts(automaton, 4) == {"x", "ax", "aax", "aaax", "abx", "aabx", "abcx", "cx!", "ccx", "ccax", "ccbx"}
+    only_base = _procedure({letter: Call("over", ((0, 1),)) for letter in (A, B, C, X)}, _end())
+    assert "cx!" not in _texts(_assembled({"root": only_base, "over": over}), 3)
+
+
+def test_states_over_different_states_are_not_alike() -> None:
+    base = _procedure({A: Move(1), B: Move(2)}, {A: Return(0, consumes=True)}, {B: Return(0, consumes=True)})
+    ends = [((BANG,), Return(1, consumes=True))]
+    over = Overlay(base, [(0, [((OPEN,), Move(1)), ((CLOSE,), Move(2))]), (1, [*ends]), (2, [*ends])])
+    root = _procedure({letter: Call("over", ((0, 1), (1, 1))) for letter in (A, B, OPEN, CLOSE)}, _end())
+    assert _texts(_assembled({"root": root, "over": over}), 3) == {"aa", "bb", "(a", ")b", "(!", ")!"}
+
+
+def test_procedures_of_one_shape_share_the_states_of_their_base() -> None:
+    base = _procedure({A: Move(1)}, {A: Move(1), X: Return(0, consumes=True)})
+    overlays = {n: Overlay(base, [(0, [((n,), Return(1, consumes=True))])]) for n in (B, C)}
+    root = _procedure({OPEN: Move(1), CLOSE: Move(2)}, {n: Call(B, ((0, 3), (1, 3))) for n in (A, B)},
+                      {n: Call(C, ((0, 3), (1, 3))) for n in (A, C)}, _end())  # fmt: skip
+    automaton = _assembled({"root": root, **overlays})
+    assert _texts(automaton, 4) == {"(b", ")c", "(ax", ")ax", "(aax", ")aax"}
+    assert automaton.num_states == 1 + 4 + 2 + 2  # dead; the root's; one of each overlay; the base once
 
 
 def test_states_are_bounded() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sgrun.errors import GrammarTooLargeError
 from sgrun.grammar.automaton import MAX_DEPTH, Automaton
 from sgrun.grammar.compiler import compile_grammar
-from sgrun.grammar.depth import least_depth
+from sgrun.grammar.depth import least_depth, may_nest_too_deep
 from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 
 
@@ -42,3 +42,15 @@ def test_what_nests_deeper_than_the_frames_go_is_refused() -> None:
 def test_what_may_nest_deeper_is_not_refused() -> None:
     automaton = _schema({"anyOf": [_nested(MAX_DEPTH + 20, {"type": "string", "maxLength": 99}), {"type": "null"}]})
     assert automaton.accepts(b"null")
+
+
+def test_only_calls_that_could_nest_too_deep_are_looked_into() -> None:
+    chain = {number: {number + 1} for number in range(MAX_DEPTH)}
+    assert may_nest_too_deep({**chain, MAX_DEPTH: set()}, [1] * (MAX_DEPTH + 1))
+    del chain[0]
+    assert not may_nest_too_deep({0: {2}, **chain, MAX_DEPTH: set()}, [1] * (MAX_DEPTH + 1))
+    # A procedure that calls itself may be within itself once for each set of labels it is asked for.
+    assert not may_nest_too_deep({0: {1}, 1: set()}, [1, 100])
+    assert may_nest_too_deep({0: {1}, 1: {1}}, [1, 100])
+    assert may_nest_too_deep({0: {1, 2}, 1: {2}, 2: {1}}, [1, 40, 40])
+    assert not may_nest_too_deep({0: {1, 2}, 1: {2}, 2: {1}}, [1, 30, 30])
