@@ -119,5 +119,7 @@ def test_any_order_is_for_few_names() -> None:
     few, many = ({"properties": dict.fromkeys(some, True), "required": some} for some in (names[:6], names))
     automaton = compiled(few, property_order="any")
     assert takes(automaton, dict.fromkeys(reversed(names[:6]), 1)) and not takes(automaton, dict.fromkeys(names[:5], 1))
+    again = ",".join(f'"{name}":1' for name in [*names[:6], names[0]])
+    assert not automaton.accepts(f"{{{again}}}".encode())
     with pytest.raises(GrammarTooLargeError, match=r"an object of 7 listed properties .* at most 6"):
         compiled(many, property_order="any")
