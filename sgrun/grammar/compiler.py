@@ -18,7 +18,7 @@ from sgrun.grammar.assemble import assemble
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.choices import parse_choices
 from sgrun.grammar.limits import Budget, CompileLimits
-from sgrun.grammar.procedure import Procedure
+from sgrun.grammar.pack import packed_procedure
 from sgrun.grammar.process import WorkerLostError, WorkerProcess
 from sgrun.grammar.regex import parse_regex
 from sgrun.grammar.regular import dfa_procedure, regular_procedure
@@ -63,21 +63,17 @@ def _collection_paused() -> Iterator[None]:
 def _compiled(spec: GrammarSpec, budget: Budget) -> Automaton:
     match spec:
         case RegexSpec(pattern):
-            return _regular(regular_procedure(parse_regex(pattern, budget), budget), budget)
+            return packed_procedure(regular_procedure(parse_regex(pattern, budget), budget), budget)
         case ChoicesSpec(choices):
-            return _regular(regular_procedure(parse_choices(choices, budget), budget), budget)
+            return packed_procedure(regular_procedure(parse_choices(choices, budget), budget), budget)
         case DfaSpec():
-            return _regular(dfa_procedure(spec), budget)
+            return assemble("root", lambda _: dfa_procedure(spec), budget)
         case JsonSchemaSpec():
             return compile_json_schema(spec, budget)
         case LarkSpec() | GbnfSpec() | SequenceSpec() | TriggeredSpec():
             from sgrun.grammar.compose import compile_composed  # loads the lark library
 
             return compile_composed(spec, budget)
-
-
-def _regular(procedure: Procedure, budget: Budget) -> Automaton:
-    return assemble("root", lambda _: procedure, budget)
 
 
 class GrammarCompiler:

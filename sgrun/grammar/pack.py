@@ -8,9 +8,10 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.grammar.automaton import CALL, COUNT, DEAD, MOVE, OP_BITS, OP_MASK, RESET, Automaton
+from sgrun.errors import InvalidGrammarError
+from sgrun.grammar.automaton import ACCEPT, CALL, COUNT, DEAD, MOVE, OP_BITS, OP_MASK, RESET, Automaton
 from sgrun.grammar.limits import Budget
-from sgrun.grammar.procedure import END, NUM_COLUMNS, Columns
+from sgrun.grammar.procedure import END, NUM_COLUMNS, Columns, Count, Move, Procedure, Reset, Return
 
 PackedRow = tuple[int, list[int]]
 """(state whose entries there are on other bytes, [number of columns, entry, number of columns, entry, ..])"""
@@ -140,6 +141,39 @@ def packed(
         states.sites,
         states.counts,
         int(states.names[start]),
+    )
+
+
+def packed_procedure(procedure: Procedure, budget: Budget) -> Automaton:
+    """The automaton of a procedure without calls that is minimal and can be completed from every state, as those of
+    regular languages are: its table as it is. Raises InvalidGrammarError if it has no text, GrammarTooLargeError."""
+    if not procedure.table.any():
+        raise InvalidGrammarError("the constraint matches nothing: there is no text that satisfies it")
+    entries = np.zeros(len(procedure.edges), dtype=np.int32)
+    counts: list[tuple[int, int, int]] = []
+    for index, edge in enumerate(procedure.edges[1:], start=1):
+        match edge:
+            case Move(target):
+                entries[index] = MOVE | (target + 1) << OP_BITS  # state 0 is dead
+            case Reset(target):
+                entries[index] = RESET | (target + 1) << OP_BITS
+            case Count(threshold, below, reached):
+                entries[index] = COUNT | len(counts) << OP_BITS
+                counts.append((threshold, below + 1, reached + 1))
+            case Return(label, consumes):
+                assert (label, consumes) == (0, False), "the text ends at the end of input"
+                entries[index] = ACCEPT
+    classes = _classes(procedure.table)
+    narrow = procedure.table[:, _first_of_each(classes)]
+    budget.spend("max_states", len(narrow))
+    budget.check("max_table_bytes", narrow.nbytes + narrow[0].nbytes)
+    table = np.concatenate([np.zeros((1, narrow.shape[1]), dtype=np.int32), entries[narrow]])
+    return Automaton(
+        classes[:END].astype(np.uint8),
+        table,
+        np.zeros((0, 2), dtype=np.int32),
+        np.array(counts, dtype=np.int32).reshape(-1, 3),
+        start=1,
     )
 
 
