@@ -99,3 +99,11 @@ def test_equal_names_of_closed_objects_share_their_states_wherever_they_may_come
         for n in (50, 100)
     )
     assert many.num_states < 2.2 * few.num_states
+
+
+def test_any_of_many_patterns_may_be_the_one_that_is_left() -> None:
+    first = {"patternProperties": {f"^a{i}": {} for i in range(8)}, "additionalProperties": False}
+    second = {"patternProperties": {"^b": {"type": "integer"}}, "additionalProperties": False}
+    automaton = compiled({"type": "object", "oneOf": [first, second], "minProperties": 1})
+    assert takes(automaton, {"b1": 1, "b2": 2}) and takes(automaton, {"a7": None, "a0": 1})
+    assert not takes(automaton, {"b1": 1, "a2": 2}) and not takes(automaton, {"b1": 1, "b2": None})

@@ -166,9 +166,10 @@ class ObjectProcedure(Container):
         rest = self._skipped(residue, index, len(self.names))
         if rest is None:
             return False
+        if len(self._keys.formulas) > MAX_LISTED:
+            return True  # where it is not so, no label is wanted
         place = self._behind(index, None)
-        listed = range(1 << min(len(self._keys.formulas), MAX_LISTED))
-        return any(self._member(rest, None, bits, place) for bits in listed)
+        return any(self._member(rest, None, bits, place) for bits in range(1 << len(self._keys.formulas)))
 
     def _after_name(self, index: int, residue: Residue) -> Callable[[int], State | None]:
         num_others = 1 << len(self._keys.formulas)
