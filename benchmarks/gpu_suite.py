@@ -218,14 +218,23 @@ def profile(suite: Suite) -> None:
 
 def kernels(suite: Suite) -> None:
     """The kernels by themselves, each against its floor; a script each."""
-    folder = Path(__file__).parents[1] / "kernels"
-    environment = os.environ | {"PYTHONPATH": str(folder)}
-    for name in ("attention", "linear", "norms", "sampling", "masks"):
-        command = [sys.executable, str(folder / "benchmarks" / f"{name}.py"), *(["--smoke"] if suite.is_smoke else [])]
+    root = Path(__file__).parents[1]
+    paths = ["", "kernels", "kernels/benchmarks"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(root / path) for path in paths)}
+    flags = ["--smoke"] if suite.is_smoke else []
+    for script, *options in (
+        ["kernels/benchmarks/attention.py"],
+        ["kernels/benchmarks/linear.py"],
+        ["kernels/benchmarks/norms.py"],
+        ["kernels/benchmarks/sampling.py", "--check"],
+        ["kernels/benchmarks/sampling.py"],
+        ["benchmarks/masks.py"],
+    ):
+        command = [sys.executable, str(root / script), *options, *flags]
         output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
         print(output)
-        for row in json.loads(output.splitlines()[-1])["rows"]:
-            suite.results.setdefault(name, []).append(row)
+        result = json.loads(output.splitlines()[-1])
+        suite.results.setdefault(result["benchmark"], []).extend(result["rows"])
 
 
 def gate(suite: Suite) -> None:

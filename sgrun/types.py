@@ -14,7 +14,7 @@ Whitespace = Literal["compact", "space", "free"]
 PropertyOrder = Literal["schema", "sorted", "any"]
 
 MAX_STOP_STRINGS = 32
-MAX_STOP_TOKEN_IDS = 32
+MAX_STOP_TOKEN_IDS = 24
 MAX_TOP_LOGPROBS = 128
 MAX_N = 1024
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-MAX_STOP_IDS = 16  # of a row; the host must look after a generation that has more
+MAX_STOP_IDS = 32  # of a row: end tokens and the request's own
 MAX_DEPTH = 64  # frames of a constraint's stack
 
 # What `drawn` and a ring's token_id may be instead of a token.

@@ -143,5 +143,4 @@ def _write_sampling(record: Records, task: SampleTask) -> None:
     record["remaining"] = params.max_tokens - task.num_outputs
     record["is_active"] = 1
     record["seq_len"] = len(task.tokens)
-    stop_ids = sorted({*(() if params.ignore_eos else task.tokenizer.eos_token_ids), *params.stop_token_ids})
-    record["stop_ids"][0, : len(stop_ids)] = stop_ids
+    record["stop_ids"][0, : len(task.stop_ids)] = task.stop_ids

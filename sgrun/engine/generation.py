@@ -64,6 +64,12 @@ class SampleTask(Task):
         return (self.generation.seed + self.index * SEED_STEP) % 2**64
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end the sample and stay out of its text."""
+        ends = () if self.params.ignore_eos else sorted(self.tokenizer.eos_token_ids)
+        return (*ends, *self.params.stop_token_ids)
+
+    @property
     def max_len(self) -> int:
         return self.prompt_len + self.params.max_tokens - 1  # the last token that is sampled is not computed
 
@@ -72,7 +78,7 @@ class SampleTask(Task):
         params = self.params
         banned: tuple[int, ...] = ()
         if self.num_outputs < params.min_tokens:
-            banned = (*self.tokenizer.eos_token_ids, *params.stop_token_ids)
+            banned = self.stop_ids
         has_repetition_penalty = params.repetition_penalty != 1.0
         needs_outputs = bool(params.frequency_penalty or params.presence_penalty or has_repetition_penalty)
         return SampleRow(
@@ -94,8 +100,7 @@ class SampleTask(Task):
         params = self.params
         if params.logprobs:
             self.logprobs.append(self._token_logprob(token_id, sampled))
-        is_end = token_id in self.tokenizer.eos_token_ids and not params.ignore_eos
-        if is_end or token_id in params.stop_token_ids:
+        if token_id in self.stop_ids:
             return self._end(Ending("stop", token_id, self.num_outputs + 1), "")
         self.tokens.append(token_id)
         if self.matcher is not None:

@@ -14,11 +14,13 @@ from sgrun.engine.limits import Limits
 from sgrun.engine.runner import ModelRunner
 from sgrun.engine.steps import HostSteps, Steps
 from sgrun.engine.tokenizer import Tokenizer
-from sgrun.errors import ConfigError
+from sgrun.errors import ConfigError, UnsupportedModelError
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.models.decoder import Decoder
 from sgrun.models.load import load_model
 from sgrun.models.source import resolve_model
+from sgrun.types import MAX_STOP_TOKEN_IDS
+from sgrun_kernels.rows import MAX_STOP_IDS
 
 CPU_KV_BYTES = 2**30
 CUDA_MEMORY_SHARE = 0.9  # of what is free once the weights are loaded, and of that all but
@@ -82,6 +84,9 @@ def _steps(decoder: Decoder, vocabulary: Vocabulary, limits: Limits) -> Steps:
     from sgrun.engine.device_steps import DeviceSteps
     from sgrun.engine.triton_kernels import TRITON_KERNELS
 
+    max_ends = MAX_STOP_IDS - MAX_STOP_TOKEN_IDS
+    if len(vocabulary.end_token_ids) > max_ends:
+        raise UnsupportedModelError(f"the model has {len(vocabulary.end_token_ids)} end tokens; allowed: {max_ends}")
     return DeviceSteps(runner, vocabulary, limits, TRITON_KERNELS)
 
 
