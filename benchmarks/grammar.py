@@ -1,52 +1,50 @@
-"""Grammar engines on public JSON schemas: who is right, and how fast. Prints tables and, last, one JSON line.
+"""Grammar engines on patterns, grammars and public JSON schemas: who is right, and how fast. Prints tables and, last,
+one JSON line.
 
 python benchmarks/grammar.py [--maskbench FILE.jsonl.gz] [--suite FOLDER] [--vocabulary FILE] [--sample N] [--write]
 
-FILE.jsonl.gz: schemas of MaskBench. FOLDER: the tests of the JSON-Schema-Test-Suite (json/tests in the source package
-of jsonschema). --vocabulary: what `Vocabulary.from_tokenizer` takes; every --timed-th schema of MaskBench is then
-walked token by token with masks and timed. --sample N: every N-th schema only. --write: the figures go to
-benchmarks/results/grammar.json, which benchmarks/grammar_docs.py makes a page of. Peers run if they are installed
-(the extra `bench`). Times are CPU time of one process.
+Patterns and grammars are those of the repository's own tests, and always run. FILE.jsonl.gz: schemas of MaskBench.
+FOLDER: the tests of the JSON-Schema-Test-Suite (json/tests in the source package of jsonschema). --vocabulary: what
+`Vocabulary.from_tokenizer` takes; every --timed-th schema of MaskBench is then walked token by token with masks and
+timed. --sample N: every N-th schema only. --write: the figures go to
+benchmarks/results/grammar.json, where what did not run stays, and benchmarks/grammar_docs.py makes pages of them. Peers
+run if they are installed (the extra `bench`). Times are CPU time of one process.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import json
-import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from grammar_engines import BYTES, Compiled, NewEngine, Refused, Tokens, accepts, installed, versions
-from grammar_suites import DIALECTS, Case, Instance, maskbench, test_suite
+from grammar_engines import Compiled, NewEngine, Refused, Tokens, accepts, installed, versions
+from grammar_judge import (
+    CRASHED,
+    OVER_LIMIT,
+    Job,
+    Judgement,
+    by_keyword,
+    count,
+    judge_all,
+    percent,
+    run,
+)
+from grammar_suites import DIALECTS, Case, Notation, maskbench, test_suite
+from grammar_tables import grammar_cases, regex_cases
 
 from sgrun.grammar.vocabulary import Vocabulary
 
 RESULTS = Path(__file__).parent / "results" / "grammar.json"
 MAX_WALK_TOKENS = 600  # of one schema, as published measurements have it
-RIGHT, REFUSED, AFTERWARDS, SILENT = "right", "refused", "checked afterwards", "silently wrong"
-REJECTS, OVER_LIMIT, CRASHED = "rejects a valid", "over the limit", "crashed"
-VERDICTS = (RIGHT, REFUSED, AFTERWARDS, SILENT, REJECTS, OVER_LIMIT, CRASHED)
 
 _T = TypeVar("_T")
-Job = Callable[[Case], _T]
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    verdict: str
-    reason: str = ""
-    compile_s: float | None = None
-    num_states: int = 0
-    size_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -62,45 +60,16 @@ class Timing:
     disagreements: int = 0
 
 
-def judge(new_engine: NewEngine) -> Job[Judgement]:
-    """Bytes as tokens: "right" takes every valid instance and no invalid one."""
-    engine = new_engine(BYTES)
-
-    def judged(case: Case) -> Judgement:
-        started = time.process_time()
-        try:
-            compiled = engine.compile(case.schema, formats=case.formats)
-        except Refused as error:
-            return Judgement(REFUSED, str(error))
-        compile_s = time.process_time() - started
-        verdict, reason = _verdict(compiled, case)
-        return Judgement(verdict, reason, compile_s, compiled.num_states, compiled.size_bytes)
-
-    return judged
-
-
-def _verdict(compiled: Compiled, case: Case) -> tuple[str, str]:
-    wrong = [instance for instance in case.instances if _is_taken(compiled, instance) != instance.is_valid]
-    reason = "; ".join(instance.spellings[0][:100].decode() for instance in wrong[:3])
-    if all(instance.is_valid for instance in wrong):
-        return (REJECTS if wrong else RIGHT), reason
-    return (AFTERWARDS if compiled.checked_afterwards else SILENT), reason
-
-
-def _is_taken(compiled: Compiled, instance: Instance) -> bool:
-    return any(accepts(compiled, list(spelling)) for spelling in instance.spellings)
-
-
 def measure(new_engine: NewEngine, tokens: Tokens) -> Job[Timing | None]:
     """Compiles and walks the instances token by token, each token against the mask before it."""
     engine = new_engine(tokens)
     for schema in ('{"type": "string"}', '{"type": "object"}'):
-        engine.compile(schema).start().mask()  # builds what is built once for a vocabulary
+        engine.compile(schema, "json schema").start().mask()  # builds what is built once for a vocabulary
 
     def measured(case: Case) -> Timing | None:
         timing = Timing()
         try:
-            compiled, timing.compile_s = _timed(lambda: engine.compile(case.schema))
+            compiled, timing.compile_s = _timed(lambda: engine.compile(case.text, case.notation))
         except Refused:
             return None
         generation = compiled.start()
@@ -142,64 +111,6 @@ def _timed(action: Callable[[], _T]) -> tuple[_T, float]:
     return result, time.process_time() - started
 
 
-def run(new_job: Callable[[], Job[_T]], cases: Sequence[Case], limit_s: float) -> list[_T | str]:
-    """The results of a job in a process of its own, which is killed and replaced where a case takes over the limit.
-
-    Holds OVER_LIMIT or CRASHED where there is no result.
-    """
-    results: list[_T | str] = []
-    context = multiprocessing.get_context("fork")
-    while len(results) < len(cases):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(sender, new_job, cases[len(results) :]))
-        process.start()
-        sender.close()
-        try:
-            receiver.recv()  # the engine stands
-            while len(results) < len(cases):
-                if not receiver.poll(limit_s):
-                    results.append(OVER_LIMIT)
-                    break
-                results.append(receiver.recv())
-        except EOFError:
-            results.append(CRASHED)
-        process.kill()
-        process.join()
-    return results
-
-
-def _work(sender: Connection, new_job: Callable[[], Job[Any]], cases: Sequence[Case]) -> None:
-    job = new_job()
-    sender.send(None)
-    for case in cases:
-        sender.send(job(case))
-
-
-def judge_all(name: str, new_engine: NewEngine, cases: Sequence[Case], limit_s: float) -> list[Judgement]:
-    """One judgement a case; prints what is not right where the engine is sgrun."""
-    found = run(lambda: judge(new_engine), cases, limit_s)
-    judgements = [Judgement(one) if isinstance(one, str) else one for one in found]
-    if name == "sgrun":
-        for case, judgement in zip(cases, judgements, strict=True):
-            if judgement.verdict != RIGHT:
-                print(f"  {judgement.verdict}: {case.name}: {judgement.reason[:160]}")
-    return judgements
-
-
-def count(judgements: Sequence[Judgement]) -> dict[str, int]:
-    counts = collections.Counter(judgement.verdict for judgement in judgements)
-    return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
-
-
-def by_keyword(cases: Sequence[Case], judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
-    """Keyword -> how many of its cases came out how."""
-    found: dict[str, list[Judgement]] = {}
-    for case, judgement in zip(cases, judgements, strict=True):
-        for keyword in case.keywords:
-            found.setdefault(keyword, []).append(judgement)
-    return {keyword: count(found[keyword]) for keyword in sorted(found)}
-
-
 def quantiles(values: Sequence[float], scale: float) -> dict[str, float]:
     if len(values) < 2:
         return {}
@@ -210,6 +121,47 @@ def quantiles(values: Sequence[float], scale: float) -> dict[str, float]:
 
 def show(name: str, figures: dict[str, Any]) -> None:
     print(f"{name:<22}" + "; ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
+
+
+def regex_figures(limit_s: float) -> dict[str, Any]:
+    cases = regex_cases()
+    print(f"\nRegular expressions, {len(cases)} patterns")
+    groups = [case.name.partition(":")[0] for case in cases]
+    figures: dict[str, Any] = {}
+    for name, new_engine in installed(variants=False).items():
+        judgements = judge_all(name, new_engine, cases, limit_s)
+        show(name, {**count(judgements), "right %": percent(count(judgements))})
+        of_group: dict[str, list[Judgement]] = {}
+        for group, judgement in zip(groups, judgements, strict=True):
+            of_group.setdefault(group, []).append(judgement)
+        figures[name] = {
+            "counts": count(judgements),
+            "groups": {group: count(of_group[group]) for group in of_group},
+            "constructs": by_keyword(cases, judgements),
+        }
+    return figures
+
+
+def grammar_figures(notation: Notation, limit_s: float) -> dict[str, Any]:
+    cases = grammar_cases(notation)
+    print(f"\nGrammars in {notation}, {len(cases)}")
+    figures: dict[str, Any] = {}
+    for name, new_engine in installed(variants=False).items():
+        judgements = judge_all(name, new_engine, cases, limit_s)
+        show(name, {**count(judgements), "right %": percent(count(judgements))})
+        figures[name] = {
+            "counts": count(judgements),
+            "grammars": {
+                case.name: {
+                    "verdict": judgement.verdict,
+                    "texts": len(case.instances),
+                    "wrong": judgement.num_wrong,
+                    "reason": judgement.reason,
+                }
+                for case, judgement in zip(cases, judgements, strict=True)
+            },
+        }
+    return figures
 
 
 def maskbench_figures(cases: Sequence[Case], limit_s: float) -> dict[str, Any]:
@@ -281,10 +233,6 @@ def suite_figures(folder: Path, draft: str, every: int, limit_s: float) -> dict[
     return figures
 
 
-def percent(counts: dict[str, int]) -> float:
-    return round(100 * counts.get(RIGHT, 0) / max(1, sum(counts.values())), 1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maskbench", type=Path)
@@ -296,7 +244,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     result: dict[str, Any] = {
-        "benchmark": "grammar",
+        "regex": regex_figures(options.limit),
+        "lark": grammar_figures("lark", options.limit),
+        "gbnf": grammar_figures("gbnf", options.limit),
+    }
+    measured = {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "versions": versions(),
@@ -312,16 +264,22 @@ def main() -> None:
                 [vocabulary.token(token_id) or None for token_id in range(vocabulary.size)],
                 min(vocabulary.end_token_ids),
             )
-            result["vocabulary"] = vocabulary.size
+            measured["vocabulary"] = vocabulary.size
             result["speed"] = speed_figures(cases[:: options.timed], tokens, options.limit)
     if options.suite:
         result["suite"] = {
             draft: suite_figures(options.suite, draft, options.sample, options.limit) for draft in DIALECTS
         }
+    result["measured"] = dict.fromkeys(result, measured)
     if options.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+        kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+        RESULTS.write_text(json.dumps(merged(kept, result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps({"benchmark": "grammar", **result}))
+
+
+def merged(kept: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """Sections that did not run stay as they are, with the circumstances under which they ran."""
+    return {**kept, **result, "measured": {**kept["measured"], **result["measured"]}}
 
 
 if __name__ == "__main__":

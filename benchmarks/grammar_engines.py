@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from grammar_suites import Notation
 
 from sgrun.errors import GrammarError
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.masks import MaskCache
 from sgrun.grammar.vocabulary import DEFAULT_MASK_BYTES, Vocabulary
-from sgrun.types import JsonSchemaSpec
+from sgrun.types import GbnfSpec, GrammarSpec, JsonSchemaSpec, LarkSpec, RegexSpec
 
 SERVICE_LIMIT_S = 5.0  # where sgrun's compile service ends a compile
 
@@ -48,7 +50,7 @@ BYTES = Tokens([*(bytes([byte]) for byte in range(256)), None], 256)
 
 
 class Refused(Exception):
-    """The engine says that it does not take the schema."""
+    """The engine says that it does not take the constraint."""
 
 
 class Generation(Protocol):
@@ -72,7 +74,7 @@ class Compiled(Protocol):
 
 
 class Engine(Protocol):
-    def compile(self, schema: str, *, formats: bool = True) -> Compiled:
+    def compile(self, text: str, notation: Notation, *, formats: bool = True) -> Compiled:
         """`formats` False: `format` is an annotation, in engines that have the choice."""
 
 
@@ -119,16 +121,28 @@ class Sgrun:
     def __init__(self, tokens: Tokens) -> None:
         self.vocabulary = Vocabulary(tokens.data, [tokens.end])
 
-    def compile(self, schema: str, *, formats: bool = True) -> SgrunCompiled:
+    def compile(self, text: str, notation: Notation, *, formats: bool = True) -> SgrunCompiled:
         self.vocabulary.masks = MaskCache(self.vocabulary, DEFAULT_MASK_BYTES)
         started = time.process_time()
         try:
-            automaton = compile_grammar(JsonSchemaSpec(schema, strict=False, formats=formats))
+            automaton = compile_grammar(_spec(text, notation, formats))
         except GrammarError as error:
             raise Refused(f"{type(error).__name__}: {error}") from error
         if time.process_time() - started > SERVICE_LIMIT_S:
             raise Refused(f"more than {SERVICE_LIMIT_S} s")
         return SgrunCompiled(self.vocabulary, automaton)
+
+
+def _spec(text: str, notation: Notation, formats: bool) -> GrammarSpec:
+    match notation:
+        case "json schema":
+            return JsonSchemaSpec(text, strict=False, formats=formats)
+        case "regex":
+            return RegexSpec(text)
+        case "lark":
+            return LarkSpec(text)
+        case "gbnf":
+            return GbnfSpec(text)
 
 
 class _LlguidanceTokens:
@@ -177,19 +191,31 @@ class LlguidanceCompiled:
 class Llguidance:
     def __init__(self, tokens: Tokens, *, is_lenient: bool) -> None:
         module = importlib.import_module("llguidance")
+        self.converter = importlib.import_module("llguidance.gbnf_to_lark")
         self.matcher = module.LLMatcher
         self.tokenizer = module.LLTokenizer(module.TokenizerWrapper(_LlguidanceTokens(tokens)))
         self.options = {"lenient": True} if is_lenient else None
 
-    def compile(self, schema: str, *, formats: bool = True) -> LlguidanceCompiled:
+    def compile(self, text: str, notation: Notation, *, formats: bool = True) -> LlguidanceCompiled:
         try:
-            grammar = self.matcher.grammar_from_json_schema(schema, overrides=self.options)
-        except ValueError as error:
+            grammar = self._grammar(text, notation)
+        except (ValueError, self.converter.GbnfToLarkError) as error:
             raise Refused(str(error)) from error
         matcher = self.matcher(self.tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise Refused(matcher.get_error())
         return LlguidanceCompiled(matcher)
+
+    def _grammar(self, text: str, notation: Notation) -> Any:
+        match notation:
+            case "json schema":
+                return self.matcher.grammar_from_json_schema(text, overrides=self.options)
+            case "regex":
+                return self.matcher.grammar_from_regex(text)
+            case "lark":
+                return self.matcher.grammar_from_lark(text)
+            case "gbnf":
+                return self.matcher.grammar_from_lark(self.converter.gbnf_to_lark(text))
 
 
 @dataclass
@@ -238,12 +264,23 @@ class Xgrammar:
         self.compiler = self.module.GrammarCompiler(info, max_threads=1, cache_enabled=False)
         self.is_strict = is_strict
 
-    def compile(self, schema: str, *, formats: bool = True) -> XgrammarCompiled:
+    def compile(self, text: str, notation: Notation, *, formats: bool = True) -> XgrammarCompiled:
         try:
-            grammar = self.compiler.compile_json_schema(schema, strict_mode=self.is_strict)
+            grammar = self._compiled(text, notation)
         except (RuntimeError, ValueError) as error:
-            raise Refused(str(error)) from error
+            raise Refused(re.sub(r"^\[[\d:]+\] \S+ ", "", str(error))) from error  # without the time of day
         return XgrammarCompiled(self.module.GrammarMatcher, grammar, self.num_tokens)
+
+    def _compiled(self, text: str, notation: Notation) -> Any:
+        match notation:
+            case "json schema":
+                return self.compiler.compile_json_schema(text, strict_mode=self.is_strict)
+            case "regex":
+                return self.compiler.compile_regex(text)
+            case "lark":
+                return self.compiler.compile_lark(text)
+            case "gbnf":
+                return self.compiler.compile_grammar(text)
 
 
 NewEngine = Callable[[Tokens], Engine]
@@ -257,9 +294,14 @@ ENGINES: Mapping[str, NewEngine] = {
 }
 
 
-def installed() -> dict[str, NewEngine]:
-    """The engines whose packages are here. Nothing is imported."""
-    return {name: new for name, new in ENGINES.items() if importlib.util.find_spec(name.split(",")[0])}
+def installed(*, variants: bool = True) -> dict[str, NewEngine]:
+    """The engines whose packages are here. Nothing is imported. `variants`: with other options than the defaults, which
+    are all about JSON schemas, too."""
+    return {
+        name: new
+        for name, new in ENGINES.items()
+        if importlib.util.find_spec(name.split(",")[0]) and (variants or "," not in name)
+    }
 
 
 def versions() -> dict[str, str]:

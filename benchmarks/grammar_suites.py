@@ -1,4 +1,4 @@
-"""Owns the public data that grammar engines are judged by: schemas with instances, as texts."""
+"""Owns what a case is by which grammar engines are judged, and reads public ones: schemas with instances, as texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Notation = Literal["json schema", "regex", "lark", "gbnf"]
 DIALECTS = {
     "draft2020-12": "https://json-schema.org/draft/2020-12/schema",
     "draft7": "http://json-schema.org/draft-07/schema#",
@@ -19,7 +20,8 @@ MAX_READINGS = 12  # schemas that are asked for the order of one value's propert
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """`spellings`: compact texts of one value, with its keys as they were given, and in the order of the schema."""
+    """`spellings`: texts of one instance, of which one has to be taken. Of a JSON value: compact, with its keys as they
+    were given, and in the order of the schema."""
 
     spellings: tuple[bytes, ...]
     is_valid: bool
@@ -27,13 +29,14 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`keywords`: what the schema is about, as its source says. `schema` is JSON text. `formats`: whether its instances
-    are judged by a reader to whom `format` is an assertion."""
+    """`keywords`: what the constraint is about, as its source says. `text`: the constraint, in `notation`; a schema is
+    JSON text. `formats`: whether its instances are judged by a reader to whom `format` is an assertion."""
 
     name: str
     keywords: tuple[str, ...]
-    schema: str
+    text: str
     instances: tuple[Instance, ...]
+    notation: Notation = "json schema"
     formats: bool = True
 
 

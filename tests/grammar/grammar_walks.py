@@ -1,6 +1,8 @@
-"""What several grammar tests need: whether an automaton takes a text, and random texts out of an automaton."""
+"""What several grammar tests need: whether an automaton takes a text, random texts out of one, and mutations."""
 
 from __future__ import annotations
+
+import random
 
 import numpy as np
 
@@ -41,3 +43,11 @@ def random_texts(automaton: Automaton, seed: int, count: int, soft_len: int = 12
     """Accepted texts by random walks; after `soft_len` bytes a walk takes the shortest way out."""
     sampler = Sampler(automaton, seed, soft_len)
     return [sampler.text().decode() for _ in range(count)]
+
+
+def mutated(text: str, chars: str, draw: random.Random) -> str:
+    """The text with up to two edits: a character left out, or one of `chars` put in."""
+    for _ in range(draw.randrange(3)):
+        at = draw.randrange(len(text) + 1)
+        text = text[:at] + draw.choice(["", text[at : at + 1] + draw.choice(chars)]) + text[at + 1 :]
+    return text

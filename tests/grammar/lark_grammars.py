@@ -1,4 +1,4 @@
-"""Grammars in Lark's notation for several tests: each with texts it has and texts it has not."""
+"""Grammars in Lark's notation, each with texts it has and texts it has not: for tests and the benchmark."""
 
 from __future__ import annotations
 
@@ -190,6 +190,55 @@ DIGITS: "0".."9"+
     ("send(to=1)", "find()", "send(a=)", "send(a=1", "send();", 'send(a="' + "x" * 21 + '")', "send(a=[1,])"),
 )
 
+QUERY = Example(
+    r"""
+start: operation | selection
+operation: ("query" | "mutation") NAME? variables? selection
+variables: "(" variable ("," variable)* ")"
+variable: "$" NAME ":" type ["=" value]
+type: NAME "!"? | "[" type "]" "!"?
+selection: "{" field (","? field)* "}"
+field: "..." ("on" NAME)? selection | [NAME ":"] NAME arguments? selection?
+arguments: "(" argument ("," argument)* ")"
+argument: NAME ":" value
+value: "$" NAME | INT | STRING | "[" (value ("," value)*)? "]" | "{" (argument ("," argument)*)? "}"
+NAME: /[A-Za-z_][A-Za-z0-9_]*/
+INT: /-?[0-9]+/
+STRING: /"[^"\n]*"/
+%ignore /[ \t\n]+/
+""",
+    (
+        "{a}",
+        "{ a b { c } }",
+        'query Q($id: ID!, $n: [Int!] = [1]) { user(id: $id, at: {x: "y"}) { friends(first: 5) { name }, id } }',
+        "mutation { me: add(n: -1) { ok } }",
+        "{ ... on User { id } ... { a } }",
+        "query query {query}",
+    ),
+    ("{}", "{a", "query", "{a(}", "{a()}", "query ($x) {a}", "{a: }", "{a(x: $)}", "queryable", "{... on}"),
+)
+
+CLAUSES = Example(
+    r"""
+start: clause+
+clause: term (":-" goal ("," goal)*)? "."
+goal: term [("=" | "is" | "<") term] | "\\+" goal | "!"
+term: ATOM ["(" term ("," term)* ")"] | VARIABLE | NUMBER | "[" [term ("," term)* ["|" term]] "]"
+ATOM: /[a-z][A-Za-z0-9_]*|'[^'\n]*'/
+VARIABLE: /[A-Z_][A-Za-z0-9_]*/
+NUMBER: /[0-9]+/
+%ignore /\s+/
+%ignore /%[^\n]*\n/
+""",
+    (
+        "parent(tom, bob).",
+        "len([], 0). len([_|T], N) :- len(T, M), N is 1.",
+        "p :- \\+ q(X), !. % rule\nq('a b').",
+        "isa(x).y.",
+    ),
+    ("", "p", "p(.", "p :- .", "p(). ", ":- q.", "p :- q,.", "[a|]. ", "p q.", "p('a."),
+)
+
 EXAMPLES = {
     "arithmetic": ARITHMETIC,
     "json": JSON,
@@ -198,4 +247,21 @@ EXAMPLES = {
     "sql": SQL,
     "python": PYTHON,
     "tool calls": TOOL_CALLS,
+    "queries": QUERY,
+    "clauses": CLAUSES,
+}
+FOR_LARK_TOO = [name for name in EXAMPLES if name != "tool calls"]  # Lark has no `&` and no `~` in front of a terminal
+
+# The next bytes do not decide how these go on, so that a deterministic automaton cannot follow them.
+UNDECIDED = {
+    "dangling else": Example(
+        'start: "if" start ("else" start)? | "x"\n%ignore " "',
+        ("x", "if x", "if if x else x", "if x else if x else x"),
+        ("", "if", "x else x", "if x else", "if x else x else x"),
+    ),
+    "palindromes": Example(
+        'start: "a" start "a" | "b" start "b" | "c"? | "a" | "b"',
+        ("", "a", "abba", "abcba", "bbb"),
+        ("ab", "abb", "cc"),
+    ),
 }

@@ -1,8 +1,9 @@
 """Regular expressions as people write them, with texts that match as a whole and texts that do not.
 
 One line each: pattern ⇒ accepted texts ⇏ rejected texts; ¦ between texts, ∅ for the empty text, ␤ for a newline.
-`PYTHON` is read by `re` too and has to agree with it; `BEYOND_PYTHON` is stated by hand; `ECMA` are patterns of JSON
-schemas, which are searched for.
+`PYTHON` is read by `re` too and has to agree with it, and so is `REFUSED`, which no finite automaton follows, or not
+without effort that few patterns are worth; `BEYOND_PYTHON` is stated by hand; `ECMA` are patterns of JSON schemas, which
+are searched for. The benchmark counts all of them.
 """
 # ruff: noqa: E501 - a pattern does not break
 
@@ -372,6 +373,35 @@ x*$ ⇒ ∅ ¦ xx ⇏ y ¦ xy
 (?:[a-z]{2,300};)+ ⇒ ab; ¦ ab;cde; ⇏ a; ¦ ab
 (?:\w+\s?){1,500} ⇒ a b c ¦ abc ⇏ a  b ¦ ∅
 ''')
+
+REFUSED = _rows(r"""
+## lookbehind
+[a-z0-9-]{1,63}(?<!-) ⇒ a-b ¦ x1 ⇏ a- ¦ -
+(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))* ⇒ a.b-c ¦ localhost ⇏ -a.b ¦ a-.b
+[\w.-]+(?<!\.tmp) ⇒ a.txt ¦ tmp ⇏ a.tmp ¦ a b
+\d+(?<=[05]) ⇒ 10 ¦ 125 ⇏ 12 ¦ 5a
+"[^"]*(?<!\\)" ⇒ "a b" ¦ "" ⇏ "a\" ¦ "a
+(?:[a-z]+(?<!the) ?)+ ⇒ a cat ¦ then ⇏ the ¦ a the
+[+-]?\d{1,3}(?:,?(?<=,)\d{3}|(?<!,)\d)* ⇒ 1,234 ¦ 123456 ⇏ 1,23 ¦ ,123
+## backreferences
+(["'])(?:(?!\1).)*\1 ⇒ "it's" ¦ '' ⇏ "a' ¦ 'a'b'
+<([a-z]+)>[^<]*</\1> ⇒ <b>x</b> ¦ <i></i> ⇏ <b>x</i> ¦ <b>
+\d{4}([-/.])\d{2}\1\d{2} ⇒ 2024-01-31 ¦ 2024.01.31 ⇏ 2024-01/31 ¦ 20240131
+(?P<word>\w+) (?P=word) ⇒ the the ¦ a a ⇏ the a ¦ the
+(\d)\1{3} ⇒ 1111 ¦ 0000 ⇏ 1112 ¦ 111
+(.)(.).?\2\1 ⇒ abcba ¦ abba ⇏ abcab ¦ ab
+(`{3,})\w*\n(?s:.*?)\n\1 ⇒ ```py␤x␤``` ¦ ````␤```␤```` ⇏ ````␤x␤``` ¦ ```
+\$(\w*)\$.*\$\1\$ ⇒ $a$x$a$ ¦ $$y$$ ⇏ $a$x$b$ ¦ $a$
+## conditional groups
+(<)?\w+@\w+\.\w+(?(1)>) ⇒ <a@b.c> ¦ a@b.c ⇏ <a@b.c ¦ a@b.c>
+(\()?\d{3}(?(1)\) ?|-)\d{4} ⇒ (415) 5552 ¦ 415-5552 ⇏ (415-5552 ¦ 415)5552
+(?P<q>")?[a-z]+(?(q)") ⇒ "a" ¦ abc ⇏ "a ¦ a"
+## atomic groups and possessive repeats of variable length
+"(?>[^"\\]+|\\.)*" ⇒ "a\"b" ¦ "" ⇏ "a\" ¦ a
+"(?:[^"\\]|\\.)*+" ⇒ "a" ¦ "\\" ⇏ "\" ¦ "a"b"
+(?>\d+(?:\.\d+)?)(?:px|em) ⇒ 1.5em ¦ 10px ⇏ 1. ¦ px
+(?>[a-z]+)(?>\d*) ⇒ abc1 ¦ a ⇏ 1 ¦ a1b
+""")
 
 BEYOND_PYTHON = _rows(r"""
 \p{L}+ ⇒ abcÄß日 ¦ я ⇏ a1 ¦ ∅

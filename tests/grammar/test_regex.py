@@ -10,7 +10,7 @@ from grammar_walks import random_texts
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from procedure_walks import configurations_that_cannot_end, moves_and_ends, regex_procedure, takes
-from regex_table import BEYOND_PYTHON, ECMA, PYTHON, Row
+from regex_table import BEYOND_PYTHON, ECMA, PYTHON, REFUSED, Row
 
 from sgrun.errors import GrammarTooLargeError, InvalidGrammarError, UnsupportedGrammarError
 from sgrun.grammar.charset import MAX_CODE_POINT
@@ -144,6 +144,15 @@ def test_pattern_in_use_agrees_with_re(row: Row) -> None:
     assert all(reference.fullmatch(text) for text in row.accepted)
     assert not any(reference.fullmatch(text) for text in row.rejected)
     _check(row, regex_procedure(row.pattern))
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.pattern)
+def test_pattern_beyond_automata_is_refused(row: Row) -> None:
+    reference = re.compile(row.pattern)
+    assert all(reference.fullmatch(text) for text in row.accepted)
+    assert not any(reference.fullmatch(text) for text in row.rejected)
+    with pytest.raises(UnsupportedGrammarError):
+        regex_procedure(row.pattern)
 
 
 @pytest.mark.parametrize("row", BEYOND_PYTHON, ids=lambda row: row.pattern)
