@@ -1,4 +1,8 @@
-"""The pages with figures of grammar engines are what benchmarks/grammar_docs.py writes from the committed results."""
+"""The pages with figures of grammar engines are what benchmarks/grammar_docs.py writes from the committed results.
+
+Where a table of tests/grammar has changed, `python benchmarks/grammar.py --write && python benchmarks/grammar_docs.py`
+measures it anew in half a minute, with the peers of the extra `bench`.
+"""
 
 from __future__ import annotations
 
