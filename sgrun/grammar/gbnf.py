@@ -37,7 +37,7 @@ _CHARACTER = re.compile(
     r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))|(.)",
     re.DOTALL,
 )
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "[": "[", "]": "]", "-": "-", "^": "^"}
 _REPEATS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 
@@ -214,14 +214,17 @@ _KINDS = ("space", "newline", "define", "name", "literal", "set", "counts", "mar
 
 
 def _characters(text: str) -> list[tuple[str, bool]]:
-    """The characters that are meant, and whether each was escaped. Raises ValueError for what is no code point."""
+    """The characters that are meant, and whether each was escaped. Raises ValueError for what is no code point and for
+    escapes that mean nothing."""
     found: list[tuple[str, bool]] = []
     for match in _CHARACTER.finditer(text):
         code = match[1] or match[2] or match[3]
         if code:
             found.append((chr(int(code, 16)), True))
         elif match[4]:
-            found.append((_ESCAPES.get(match[4], match[4]), True))
+            if match[4] not in _ESCAPES:
+                raise ValueError(f"{match.group()} means nothing; allowed: {', '.join(map(repr, _ESCAPES))} after \\")
+            found.append((_ESCAPES[match[4]], True))
         else:
             found.append((match[5], False))
     return found

@@ -33,7 +33,8 @@ MAX_DEFINITIONS = 4 * MAX_RULES
 MAX_INSTANCES = MAX_RULES  # of templates
 
 _DEFINITION = re.compile(r"^[ \t]*[!?]{0,2}[A-Za-z_]\w*(?:\{[^}\n]*\})?(?:\.-?\d+)?[ \t]*:", re.MULTILINE)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "b": "\b", "a": "\a", "0": "\0"}
+# Others mean a backslash and the character to Lark, and the character or nothing to others that read its notation.
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "\\": "\\", '"': '"', "'": "'"}
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 
 
@@ -323,6 +324,9 @@ class _Reader:
         quoted = str(token)
         ignores_case = quoted.endswith("i")
         inner = quoted[1 : -2 if ignores_case else -1]
+        for found in _ESCAPE.finditer(inner):
+            if found[4] and found[4] not in _ESCAPES:
+                raise self._unsupported(f"the escape {found.group()} in {quoted}", _start(token))
         try:
             return _ESCAPE.sub(_unescaped, inner), ignores_case
         except ValueError as error:
@@ -340,7 +344,7 @@ _T = TypeVar("_T")
 
 def _unescaped(found: re.Match[str]) -> str:
     code = found[1] or found[2] or found[3]
-    return chr(int(code, 16)) if code else _ESCAPES.get(found[4], found[4])
+    return chr(int(code, 16)) if code else _ESCAPES[found[4]]
 
 
 def _is_number(child: object) -> bool:

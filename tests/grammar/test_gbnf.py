@@ -68,6 +68,7 @@ def test_small_grammars_take_their_texts_and_no_others(grammar: str, accepted: l
         ("root ::= a", InvalidGrammarError, "'a', which is not defined"),
         ('root ::= "a"{2,1}', InvalidGrammarError, "from 2 to 1 times"),
         ("root ::= [z-a]", InvalidGrammarError, "range z-a is empty"),
+        (r"root ::= [\d]", InvalidGrammarError, r"line 1, column 10.*\\d means nothing"),
         ("root ::= * ", InvalidGrammarError, "nothing to repeat"),
         ('start ::= "a"', InvalidGrammarError, "no rule 'root'"),
         ("root ::= <think>", UnsupportedGrammarError, "<think> at line 1, column 10"),

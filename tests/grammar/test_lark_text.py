@@ -225,6 +225,7 @@ def test_json_schemas_stand_within_rules() -> None:
         ('start: "b".."a"', InvalidGrammarError, "range at line 1"),
         ('start: f{"a", "b"}\nf{x}: x', InvalidGrammarError, "2 arguments; it takes 1"),
         ('start: "a" & start', InvalidGrammarError, "rule 'start' within a terminal"),
+        (r'start: "a\+"', UnsupportedGrammarError, r"escape \\\+ in \"a\\\+\" at line 1, column 8"),
         ("%declare X\nstart: X", UnsupportedGrammarError, "%declare at line 1"),
         ("start: X\n%import python.X", UnsupportedGrammarError, "line 2.*imports python.X"),
         ('start[lazy]: "a"', UnsupportedGrammarError, r"\[lazy\]"),
