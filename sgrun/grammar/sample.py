@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import random
-from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +23,6 @@ from sgrun.grammar.automaton import (
 from sgrun.grammar.walk import Cursor
 
 _NEVER = 1e9  # more bytes than any way out
-_GREED = 16  # how many bytes already taken weigh as much as one that is still to come
 
 Distances = npt.NDArray[np.float64]
 
@@ -52,21 +49,19 @@ class Sampler:
     def completion(self, cursor: Cursor) -> bytes | None:
         """What completes the text at `cursor`, in few bytes; None if every way asks for more frames than there may be.
 
-        A weighted A* search: from where the fewest bytes are still to come, as far as tables without their counters
-        and their looking ahead tell, and from the newest of those first.
+        A search depth first, in each place first to where the fewest bytes are still to come, as far as tables without
+        their counters and their looking ahead tell. No place is visited twice.
         """
-        ages = count(step=-1)
         origins: dict[Cursor, tuple[Cursor, int] | None] = {cursor: None}
-        waiting = [(0.0, next(ages), 0, cursor)]
+        waiting = [cursor]
         while waiting:
-            _, _, num_bytes, at = heapq.heappop(waiting)
+            at = waiting.pop()
             if self._automaton.walker.is_accepting(at):
                 return _spelled(origins, at)
-            for after, members in self._followers(at).items():
-                if after not in origins:
-                    origins[after] = at, self._byte(members)
-                    cost = num_bytes + 1 + _GREED * self._way_out(after)
-                    heapq.heappush(waiting, (cost, next(ages), num_bytes + 1, after))
+            found = {after: members for after, members in self._followers(at).items() if after not in origins}
+            for after in sorted(found, key=self._way_out, reverse=True):
+                origins[after] = at, self._byte(found[after])
+                waiting.append(after)
         return None
 
     def _walk(self) -> tuple[Cursor, bytes]:

@@ -173,6 +173,7 @@ QUICK = [  # within about half a second
     "regex: counts within counts",
     "regex: many negated lookaheads",
     "regex: 30,000 parentheses",
+    "regex: 99 counted groups",
     "regex: a long text many times",
     "regex: a million characters",
     "regex: 2,000 words of Unicode",
