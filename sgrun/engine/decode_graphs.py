@@ -48,7 +48,9 @@ class DecodeGraphs:
 
     def forget(self) -> None:
         """Drops all graphs, since memory that they use has moved."""
-        self._graphs.clear()
+        if self._graphs:
+            torch.cuda.synchronize()  # they may be running
+            self._graphs.clear()
 
     def _capture(self, num_lanes: int, bound: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         self._warm_up(num_lanes, bound)  # compiles kernels and makes libraries allocate, which a capture may not
