@@ -130,14 +130,15 @@ def _distances(automaton: Automaton) -> Distances:
     called, counted = np.flatnonzero(ops == CALL), np.flatnonzero(ops == COUNT)
 
     distances = np.full((len(table), num_labels + 1), _NEVER)
+    states, firsts = np.unique(sources, return_index=True)  # a state's entries stand together
     while True:
         ways = ends.copy()
         ways[moves] = 1 + distances[arguments[moves]]
         ways[counted] = distances[counts[arguments[counted], 1:]].min(axis=1)
-        inner = distances[sites[arguments[called], 0], :num_labels, None]
-        ways[called] = (inner + distances[sites[arguments[called], 1:]]).min(axis=1, initial=_NEVER)
-        shorter = distances.copy()
-        np.minimum.at(shorter, sources, ways)
-        if (shorter == distances).all():
+        inner = distances[sites[:, 0], :num_labels, None]
+        through = (inner + distances[sites[:, 1:]]).min(axis=1, initial=_NEVER)  # a call at each site
+        ways[called] = through[arguments[called]]
+        shorter = np.minimum(distances[states], np.minimum.reduceat(ways, firsts, axis=0))
+        if (shorter == distances[states]).all():
             return distances
-        distances = shorter
+        distances[states] = shorter
