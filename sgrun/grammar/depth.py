@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
 from collections.abc import Sequence
 
-import numpy as np
-
 from sgrun.errors import GrammarTooLargeError
-from sgrun.grammar.automaton import (
-    ACCEPT,
-    CALL,
-    COUNT,
-    DEAD,
-    MAX_DEPTH,
-    MOVE,
-    OP_BITS,
-    OP_MASK,
-    RESET,
-    RETURN,
-    RETURN_AFTER,
-    Automaton,
-)
+from sgrun.grammar.automaton import MAX_DEPTH, Automaton
 from sgrun.grammar.cfg import components
-
-_END = -1  # in place of a label: the end of the input
+from sgrun.grammar.least_costs import AT_END, least_costs
 
 
 def check_depth(automaton: Automaton) -> None:
@@ -63,48 +45,5 @@ def may_nest_too_deep(calls: dict[int, set[int]], num_starts: Sequence[int]) -> 
 
 def least_depth(automaton: Automaton) -> int:
     """The frames of the shallowest text, as far as nothing that is counted or looked ahead to asks for more."""
-    sources: dict[int, list[int]] = defaultdict(list)  # state -> those that lead there within their frame
-    calling: dict[int, list[int]] = defaultdict(list)  # site -> states
-    waiting: list[tuple[int, int, int]] = []
-    for state, row in enumerate(automaton.table):
-        for entry in np.unique(row).tolist():
-            op, argument = entry & OP_MASK, entry >> OP_BITS
-            if op in (MOVE, RESET):
-                sources[argument].append(state)
-            elif op == COUNT:
-                for target in automaton.counts[argument, 1:].tolist():
-                    sources[target].append(state)
-            elif op == CALL:
-                calling[argument].append(state)
-            elif op in (RETURN, RETURN_AFTER):
-                waiting.append((0, state, argument))
-            elif op == ACCEPT:
-                waiting.append((0, state, _END))
-    called: dict[int, list[int]] = defaultdict(list)  # state -> sites that begin there
-    returned: dict[int, list[tuple[int, int]]] = defaultdict(list)  # state -> sites and labels that go on there
-    for site, (callee, *targets) in enumerate(automaton.sites.tolist()):
-        called[callee].append(site)
-        for label, target in enumerate(targets):
-            if target != DEAD:
-                returned[target].append((site, label))
-
-    depths: dict[int, dict[int, int]] = defaultdict(dict)  # state -> label -> frames until it is returned
-    heapq.heapify(waiting)
-    while waiting:
-        depth, state, label = heapq.heappop(waiting)
-        if label in depths[state]:
-            continue
-        depths[state][label] = depth
-        found = [(source, label, depth) for source in sources[state]]
-        for site in called[state] if label != _END else []:
-            target = int(automaton.sites[site, 1 + label])
-            for outer, after in depths[target].items() if target != DEAD else ():
-                found += [(source, outer, max(depth + 1, after)) for source in calling[site]]
-        for site, inner in returned[state]:
-            within = depths[int(automaton.sites[site, 0])].get(inner)
-            if within is not None:
-                found += [(source, label, max(within + 1, depth)) for source in calling[site]]
-        for source, of_label, frames in found:
-            if of_label not in depths[source]:
-                heapq.heappush(waiting, (frames, source, of_label))
-    return depths[automaton.start][_END]
+    depths = least_costs(automaton, 0, lambda within, after: max(within + 1, after))
+    return depths[automaton.start][AT_END]

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import random
 
 import numpy as np
 import numpy.typing as npt
 
-from sgrun.grammar.automaton import (
-    ACCEPT,
-    CALL,
-    COUNT,
-    DEAD,
-    MOVE,
-    OP_BITS,
-    OP_MASK,
-    RESET,
-    RETURN,
-    RETURN_AFTER,
-    Automaton,
-)
+from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.least_costs import least_costs
 from sgrun.grammar.walk import Cursor
 
 _NEVER = 1e9  # more bytes than any way out
@@ -113,32 +103,8 @@ def _spelled(origins: dict[Cursor, tuple[Cursor, int] | None], cursor: Cursor) -
 
 def _distances(automaton: Automaton) -> Distances:
     """[num_states, num_labels + 1] the fewest bytes from a state to returning each label, and to accepting."""
-    table, sites, counts = automaton.table, automaton.sites, automaton.counts
-    num_labels = sites.shape[1] - 1
-    is_first = np.ones(table.shape, dtype=np.bool_)
-    is_first[:, 1:] = table[:, 1:] != table[:, :-1]  # neighbours are often equal
-    sources, columns = np.nonzero(is_first & (table != DEAD))
-    entries = table[sources, columns]
-    ops, arguments = entries & OP_MASK, entries >> OP_BITS
-
-    ends = np.full((len(entries), num_labels + 1), _NEVER)
-    for op, num_bytes in ((RETURN, 0), (RETURN_AFTER, 1)):
-        places = np.flatnonzero(ops == op)
-        ends[places, arguments[places]] = num_bytes
-    ends[ops == ACCEPT, num_labels] = 0
-    moves = np.flatnonzero((ops == MOVE) | (ops == RESET))
-    called, counted = np.flatnonzero(ops == CALL), np.flatnonzero(ops == COUNT)
-
-    distances = np.full((len(table), num_labels + 1), _NEVER)
-    states, firsts = np.unique(sources, return_index=True)  # a state's entries stand together
-    while True:
-        ways = ends.copy()
-        ways[moves] = 1 + distances[arguments[moves]]
-        ways[counted] = distances[counts[arguments[counted], 1:]].min(axis=1)
-        inner = distances[sites[:, 0], :num_labels, None]
-        through = (inner + distances[sites[:, 1:]]).min(axis=1, initial=_NEVER)  # a call at each site
-        ways[called] = through[arguments[called]]
-        shorter = np.minimum(distances[states], np.minimum.reduceat(ways, firsts, axis=0))
-        if (shorter == distances[states]).all():
-            return distances
-        distances[states] = shorter
+    distances = np.full((automaton.num_states, automaton.sites.shape[1]), _NEVER)
+    for state, costs in least_costs(automaton, 1, operator.add).items():
+        for label, num_bytes in costs.items():  # AT_END is the last column
+            distances[state, label] = num_bytes
+    return distances
