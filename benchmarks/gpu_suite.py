@@ -1,10 +1,11 @@
 """Everything that is measured on a GPU: correctness gates first, then timings, one section at a time.
 
-    python -m benchmarks.gpu_suite [--section NAME ...] [--repeats 5] [--smoke]
+    python -m benchmarks.gpu_suite [--section NAME ...] [--repeats 5] [--tokenizer PATH] [--smoke]
 
 Each section appends its results, one JSON object a line, to benchmarks/results/<file>.jsonl and prints a table; the
 last line printed is a JSON object of all of them. Without --section all run, but for those whose results of this commit
-are there already. --smoke: tiny shapes on whatever device there is, results not kept.
+are there already. --tokenizer: of models with random weights, instead of the default model's. --smoke: tiny shapes on
+whatever device there is, results not kept.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Suite:
     is_smoke: bool
     repeats: int
     folder: Path
+    tokenizer: Path
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     copy_bytes_per_s: float = 0.0
     matmul_flops: float = 0.0
@@ -61,7 +63,7 @@ class Suite:
     def engine(self, shape: str, **options: Any) -> Engine:
         dtype = "float32" if self.is_smoke else "bfloat16"
         path = write_folder(shape, self.folder / shape)
-        return Engine(path, load_format="dummy", tokenizer=default_model_path(), dtype=dtype, **options)
+        return Engine(path, load_format="dummy", tokenizer=self.tokenizer, dtype=dtype, **options)
 
     def prompts(self, shape: str) -> workloads.Prompts:
         return workloads.Prompts(SHAPES[shape]["vocab_size"])
@@ -148,13 +150,13 @@ def start(suite: Suite) -> None:
         path = write_folder(shape, suite.folder / shape)
         code = (
             "import sys; from pathlib import Path; from sgrun.engine.client import Engine;"
-            "from sgrun.types import SamplingParams; from sgrun.models.source import default_model_path;"
-            "e = Engine(Path(sys.argv[1]), load_format='dummy', tokenizer=default_model_path(), num_pages=2048);"
+            "from sgrun.types import SamplingParams;"
+            "e = Engine(Path(sys.argv[1]), load_format='dummy', tokenizer=Path(sys.argv[2]), num_pages=2048);"
             "s = e.open(); e.append_ids(s, range(500)); e.generate(s, SamplingParams(max_tokens=1)).result()"
         )
         for case in ("first", "warm", "warm"):
             started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+            subprocess.run([sys.executable, "-c", code, str(path), str(suite.tokenizer)], check=True)
             suite.add("start", shape=shape, case=case, s=time.perf_counter() - started)
 
 
@@ -252,12 +254,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", nargs="*", choices=SECTIONS, default=[])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     stamp = _stamp()
     with tempfile.TemporaryDirectory() as folder:
-        suite = Suite(args.smoke, 1 if args.smoke else args.repeats, Path(folder))
+        tokenizer = args.tokenizer or default_model_path()
+        suite = Suite(args.smoke, 1 if args.smoke else args.repeats, Path(folder), tokenizer)
         suite.copy_bytes_per_s, suite.matmul_flops = copy_bytes_per_s(args.smoke), matmul_flops(args.smoke)
         for name, section in SECTIONS.items():
             if args.section and name not in args.section:

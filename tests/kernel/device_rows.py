@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ from sgrun_kernels.rows import Rows, new_records, words_of
 from sgrun_kernels.tables import AutomatonArena, VocabularyTables, pack_automaton
 
 DEVICE = torch.get_default_device()
+
+
+def implementations(twin: ModuleType, kernels: ModuleType) -> list[ModuleType]:
+    """What a test runs: both, but on a GPU only the kernels. The twin goes through rows in numpy."""
+    return [kernels] if DEVICE.type == "cuda" else [twin, kernels]
 
 
 def rows_of(records: Any, max_pages: int = 1) -> Rows:

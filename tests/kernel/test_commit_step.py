@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_rows import DEVICE, arena_of, place_in, placed, put_cursor, records_of, rows_of, tables_of
+from device_rows import DEVICE, arena_of, implementations, place_in, placed, put_cursor, records_of, rows_of, tables_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata, cursors
@@ -31,7 +31,7 @@ from sgrun_kernels.rows import (
     ring_entries,
 )
 
-IMPLEMENTATIONS = [reference_step, step]
+IMPLEMENTATIONS = implementations(reference_step, step)
 PIECES: list[bytes | None] = [None, b"a", b"b", b"c", b"ab", b"ba", b"aab", b"cccc", b"abcabc", b"a" * 30]
 VOCABULARY = Vocabulary(PIECES, end_token_ids=[0])
 NUM_ROWS = 6

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from device_rows import all_ids, arena_of, placed, records_of, rows_of, tables_of
+from device_rows import DEVICE, all_ids, arena_of, implementations, placed, records_of, rows_of, tables_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata, cursors
@@ -21,21 +21,24 @@ from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
 from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 from sgrun_kernels import automaton, reference_automaton
+from sgrun_kernels.workspace import allocate_frames
 
 SHORT = [bytes(letters) for length in (1, 2, 3) for letters in product(b"abc", repeat=length)]
 LONG = [b"abcabc", b"aaaaaaaaaa", b"cab" * 3, b"a" * 18, b"ba" * 6, b"ab" * 12]
 PIECES: list[bytes | None] = [None, *SHORT, b"", *LONG, "é".encode(), b"\xff", b"abc"]
 VOCABULARY = Vocabulary(PIECES, end_token_ids=[0, len(PIECES) - 1])  # one end token without bytes, one with
-IMPLEMENTATIONS = [reference_automaton, automaton]
+IMPLEMENTATIONS = implementations(reference_automaton, automaton)
 
 
 def masks_of(
     implementation: ModuleType, automata: list[Automaton], records: np.ndarray, vocabulary: Vocabulary, block: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(masks [R, words] on a poisoned buffer, records afterwards); two programs walk `block` tokens at once."""
+    """(masks [R, words] on a poisoned buffer, records afterwards). Under the interpreter two programs walk `block`
+    tokens at once; a GPU walks as many as in the engine."""
     rows, tables = rows_of(records), tables_of(vocabulary)
     masks = torch.full((len(records), tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
-    frames = torch.full((2, 64, block, 2), -(10**9), dtype=torch.int32)
+    frames = torch.empty((2, 64, block, 2), dtype=torch.int32) if DEVICE.type == "cpu" else allocate_frames(DEVICE)
+    frames.fill_(-(10**9))
     implementation.row_masks_(all_ids(len(records)), rows, arena_of(automata), tables, masks, frames)
     return masks.cpu().numpy(), records_of(rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_rows import records_of, rows_of
+from device_rows import implementations, records_of, rows_of
 
 from sgrun.engine.sampler import SampleRow, sample
 from sgrun.types import SamplingParams
@@ -16,7 +16,7 @@ from sgrun_kernels import reference_sampling, sampling
 from sgrun_kernels.rows import MAX_STOP_IDS, NOT_FINITE, NOTHING_ALLOWED, Adjustments, new_records
 from sgrun_kernels.workspace import SampleWorkspace
 
-IMPLEMENTATIONS = [reference_sampling, sampling]
+IMPLEMENTATIONS = implementations(reference_sampling, sampling)
 CLASSES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "temperature": {"temperature": 0.75},

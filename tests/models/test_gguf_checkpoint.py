@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -31,6 +32,13 @@ GGUF_LAYER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu() -> Iterator[None]:
+    """The gguf package writes what numpy holds."""
+    with torch.device("cpu"):
+        yield
 
 
 def _hf_weights(architecture: str, is_tied: bool = False) -> dict[str, Tensor]:

@@ -93,5 +93,6 @@ def test_bfloat16_agrees_on_the_next_token(ours: Decoder, smollm2_gguf: Path) ->
     half = load_model(smollm2_gguf, dtype=torch.bfloat16, device=torch.get_default_device())
     logits = half.forward(_inputs(PROMPT, 0), _empty_kv(half))
     expected = ours.forward(_inputs(PROMPT, 0), _empty_kv(ours))
-    assert (logits - expected).norm() / expected.norm() < 0.02
+    # 0.030 away is transformers in bfloat16: weights and what passes between operations are rounded
+    assert (logits - expected).norm() / expected.norm() < 0.032
     assert logits[-1].argmax() == expected[-1].argmax()
