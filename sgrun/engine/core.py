@@ -144,13 +144,17 @@ class EngineCore:
             self.cache.check_invariant([task.lease for task in self.scheduler.running if task.lease is not None])
 
     def close(self) -> None:
-        """Fails everything that is left."""
+        """Fails everything that is left and gives the memory of model and cache back."""
         try:
             for seq in list(self.sequences.values()):
                 self._fail(seq, EngineClosedError("the engine was closed before this operation finished"))
             self.sequences.clear()
         finally:
             self.compiler.close()
+            self.steps.close()
+            del self.steps
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.empty_cache()  # torch keeps what is freed; another engine asks the driver
 
     # Operations
 

@@ -118,6 +118,12 @@ class DeviceSteps:
                 sampled.append((row, task, Sampled(token_id, logprob, best)))
         return StepResult([row for row in flight.rows if row.task not in ended], sampled, flight.scored)
 
+    def close(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._in_flight.clear()
+        del self._graphs  # they refer back to the steps
+
     def _launch_packed(self, rows: list[Row]) -> _Flight:
         """A step of any rows, with what the host knows of them."""
         batch = build_batch(rows, self._limits.page_size, self._device)

@@ -45,6 +45,10 @@ class Steps(Protocol):
         """The result of the oldest launched step, which is waited for."""
         ...
 
+    def close(self) -> None:
+        """Waits for what is launched; afterwards nothing here keeps memory from being freed. No step may follow."""
+        ...
+
 
 class HostSteps:
     """Computes a step at once, and samples on the host."""
@@ -71,3 +75,6 @@ class HostSteps:
 
     def collect(self) -> StepResult:
         return self._results.pop()
+
+    def close(self) -> None:
+        self._results.clear()

@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -436,6 +437,15 @@ def test_abort_reaches_what_a_closed_sequence_still_runs(tiny_engine: Engine) ->
     tiny_engine.abort(seq_id)
     assert isinstance(running.exception(timeout=60), AbortedError)
     tiny_engine.abort(seq_id)
+
+
+def test_a_closed_engine_keeps_no_memory(open_tiny_engine: OpenEngine) -> None:
+    engine = open_tiny_engine(num_pages=64)
+    kv = weakref.ref(engine._core.steps.forward.kv)
+    generate(engine, random_ids(0, 40))
+    engine.shutdown()
+    assert kv() is None
+    assert engine.stats.decode_tokens > 0
 
 
 def test_closing_the_engine_fails_what_is_left(tiny_model: Path) -> None:
