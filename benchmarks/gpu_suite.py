@@ -1,11 +1,11 @@
 """Everything that is measured on a GPU: correctness gates first, then timings, one section at a time.
 
-    python -m benchmarks.gpu_suite [--section NAME ...] [--repeats 5] [--tokenizer PATH] [--smoke]
+    python -m benchmarks.gpu_suite [--section NAME ...] [--repeats 5] [--tokenizer PATH] [--commit ID] [--smoke]
 
 Each section appends its results, one JSON object a line, to benchmarks/results/<file>.jsonl and prints a table; the
 last line printed is a JSON object of all of them. Without --section all run, but for those whose results of this commit
-are there already. --tokenizer: of models with random weights, instead of the default model's. --smoke: tiny shapes on
-whatever device there is, results not kept.
+are there already. --tokenizer: of models with random weights, instead of the default model's. --commit: what is
+measured, where git cannot say. --smoke: tiny shapes on whatever device there is, results not kept.
 """
 
 from __future__ import annotations
@@ -255,10 +255,11 @@ def main() -> None:
     parser.add_argument("--section", nargs="*", choices=SECTIONS, default=[])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--commit")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    stamp = _stamp()
+    stamp = _stamp(args.commit)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = args.tokenizer or default_model_path()
         suite = Suite(args.smoke, 1 if args.smoke else args.repeats, Path(folder), tokenizer)
@@ -289,8 +290,9 @@ def _gaps(times: list[list[float]]) -> dict[str, float]:
     }
 
 
-def _stamp() -> dict[str, str]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+def _stamp(commit: str | None) -> dict[str, str]:
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = commit or subprocess.run(git, capture_output=True, text=True).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "device": device,
