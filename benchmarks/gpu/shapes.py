@@ -94,8 +94,9 @@ def prefill_flops(shape: dict[str, Any], num_tokens: int) -> float:
     return per_token * num_tokens + attention + 2 * shape["vocab_size"] * hidden
 
 
-def write_folder(name: str, folder: Path) -> Path:
-    """A folder with the config of a shape, for `load_format="dummy"`."""
+def write_folder(name: str, folder: Path, vocab_size: int | None = None) -> Path:
+    """A folder with the config of a shape, or of one with another vocabulary, for `load_format="dummy"`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(SHAPES[name]))
+    config = SHAPES[name] | ({} if vocab_size is None else {"vocab_size": vocab_size})
+    (folder / "config.json").write_text(json.dumps(config))
     return folder

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import random
 import statistics
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 
 from sgrun.engine.client import Engine
-from sgrun.types import Chunk, GrammarSpec, JsonSchemaSpec, SamplingParams
+from sgrun.types import Chunk, GenerationResult, GrammarSpec, JsonSchemaSpec, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,45 @@ def shared_prefix(
     return once(), once()
 
 
+class Clock:
+    """When the tokens of one request came: give `record` to the engine as `on_chunk`."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.counts: list[int] = []
+
+    def record(self, chunk: Chunk) -> None:
+        self.times.append(time.perf_counter())
+        self.counts.append(len(chunk.token_ids))
+
+    def gaps(self, since: float, until: float = math.inf) -> list[float]:
+        """Seconds from token to token in that time. Tokens without text of their own come with a later one: what
+        passed is divided among them."""
+        spans = zip(itertools.pairwise(self.times), self.counts[1:], strict=True)
+        return [(b - a) / count for (a, b), count in spans if since <= a and b <= until for _ in range(count)]
+
+
+def submit(
+    engine: Engine, prompts: list[list[int]], params: SamplingParams, grammars: Sequence[GrammarSpec] = ()
+) -> tuple[list[Clock], list[Future[GenerationResult]]]:
+    """Starts all requests at once."""
+    clocks, futures = [Clock() for _ in prompts], []
+    for number, token_ids in enumerate(prompts):
+        seq_id = engine.open()
+        engine.append_ids(seq_id, token_ids)
+        grammar = grammars[number] if grammars else None
+        futures.append(engine.generate(seq_id, params, grammar, on_chunk=clocks[number].record))
+        engine.close(seq_id)
+    return clocks, futures
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """`gaps`: seconds between tokens of those that were decoding, while the newcomer was computed and after."""
+    """Seconds. `gap_alone`: between tokens of those that decode, before the newcomer came; `gap_p50` and `gap_p99`:
+    while it was computed and shortly after."""
 
     first_token: float
+    gap_alone: float
     gap_p50: float
     gap_p99: float
 
@@ -106,28 +142,20 @@ def arrival(
     engine: Engine, prompts: Prompts, num_decoding: int, prompt_len: int, newcomer_len: int, num_outputs: int
 ) -> Arrival:
     """One long prompt arrives while others decode."""
-    times: list[list[float]] = [[] for _ in range(num_decoding)]
-    is_decoding = threading.Event()
-
-    def record(number: int, chunk: Chunk) -> None:
-        times[number].append(time.perf_counter())
-        if len(times[number]) == num_outputs // 4:
-            is_decoding.set()
-
-    futures = []
-    for number, token_ids in enumerate(prompts.take(num_decoding, prompt_len)):
-        seq_id = engine.open()
-        engine.append_ids(seq_id, token_ids)
-        futures.append(engine.generate(seq_id, greedy(num_outputs), on_chunk=lambda chunk, n=number: record(n, chunk)))
-        engine.close(seq_id)
-    is_decoding.wait()
+    clocks, futures = submit(engine, prompts.take(num_decoding, prompt_len), greedy(num_outputs))
+    while sum(clocks[-1].counts) < num_outputs // 4:
+        time.sleep(0.001)
+    decoding = time.perf_counter()
+    while sum(clocks[-1].counts) < num_outputs // 2:
+        time.sleep(0.001)
     arrived = time.perf_counter()
-    run(engine, prompts.take(1, newcomer_len), greedy(1))
-    first_token = time.perf_counter() - arrived
+    first_token = run(engine, prompts.take(1, newcomer_len), greedy(1))
     for future in futures:
         future.result()
-    gaps = np.concatenate([np.diff([at for at in row if at >= arrived - 0.01]) for row in times])
-    return Arrival(first_token, float(np.median(gaps)), float(np.quantile(gaps, 0.99)))
+    window = arrived + 2 * first_token  # what the newcomer held up has come by then
+    before = [gap for clock in clocks for gap in clock.gaps(decoding, arrived)]
+    during = [gap for clock in clocks for gap in clock.gaps(arrived - 0.01, window)]
+    return Arrival(first_token, *(float(np.quantile(*of)) for of in ((before, 0.5), (during, 0.5), (during, 0.99))))
 
 
 def object_schemas(count: int, seed: int = 0) -> list[JsonSchemaSpec]:
@@ -152,23 +180,3 @@ def object_schemas(count: int, seed: int = 0) -> list[JsonSchemaSpec]:
         schema = {"type": "array", "items": item, "minItems": 500}
         specs.append(JsonSchemaSpec(json.dumps(schema), whitespace="free"))
     return specs
-
-
-def token_times(
-    engine: Engine, prompts: list[list[int]], params: SamplingParams, grammars: Sequence[GrammarSpec]
-) -> list[list[float]]:
-    """When each token of each request arrived."""
-    times: list[list[float]] = [[] for _ in prompts]
-    futures = []
-    for number, token_ids in enumerate(prompts):
-        seq_id = engine.open()
-        engine.append_ids(seq_id, token_ids)
-
-        def record(chunk: Chunk, row: list[float] = times[number]) -> None:
-            row.append(time.perf_counter())
-
-        futures.append(engine.generate(seq_id, params, grammars[number] if grammars else None, on_chunk=record))
-        engine.close(seq_id)
-    for future in futures:
-        future.result()
-    return times
