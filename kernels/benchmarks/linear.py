@@ -86,8 +86,8 @@ def data(product: Product, num_rows: int) -> list[Data]:
 
 
 def run_stream(product: Product, config: StreamConfig, of: Data) -> Tensor:
-    norm = (of.residual, of.norm, EPS) if product.has_norm else None
-    return stream(of.x, of.weight, None, config, norm=norm, is_gated=product.is_gated)[0]
+    x = add_rms_norm(of.x, of.residual, of.norm, EPS)[0] if product.has_norm else of.x
+    return stream(x, of.weight, None, config, is_gated=product.is_gated)
 
 
 def run_torch(product: Product, of: Data) -> Tensor:

@@ -1,8 +1,8 @@
 """Matrix products, on a GPU: few rows by streaming the weights once, more by the library.
 
 A step of few rows takes as long as its weights take to be read. One kernel reads them in pieces that stay in flight
-several deep, multiplies all rows at once, and carries what stands before and after a product: the sum and norm in
-front, the gate behind. The norm's factor is known only after the last column, so it is applied to the finished product.
+several deep, multiplies all rows at once, and applies the gate behind a product. The sum and norm in front are a kernel
+of their own: done by each of a product's programs they would read more than the weights of those programs.
 Every output is summed by one program, its warps each over their own columns, in a fixed order: no result depends on
 timing, or on the rows beside it.
 
@@ -41,7 +41,7 @@ def stream_config(num_rows: int, num_outputs: int, dtype: torch.dtype, is_gated:
     """Pieces of 8 or 16 KiB of weights, the columns split among four warps, so that none is read from shared memory
     twice and no warp waits long for its own sums.
 
-    32 outputs a program, so that the norm is computed less often, unless that leaves a multiprocessor of an H100's or
+    32 outputs a program, so that the rows are read less often, unless that leaves a multiprocessor of an H100's or
     H200's 132 without one. All cuts add the same columns in the same order: a row gives the same bits among any others.
     """
     if dtype == torch.float32:
@@ -59,72 +59,48 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias: x [T, K], weight [N, K] contiguous, bias [N]; returns [T, N]."""
     if not _is_streamed(x):
         return F.linear(x, weight, bias)
-    config = stream_config(len(x), len(weight), x.dtype, is_gated=False)
-    out, _ = stream(x, weight, bias, config)
-    return out
+    return stream(x, weight, bias, stream_config(len(x), len(weight), x.dtype, is_gated=False))
 
 
 def add_norm_linear(
     x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(linear(rms_norm(x + residual)), x + residual): x and residual [T, H], norm [H]; [T, N] and [T, H]."""
-    if not _is_streamed(x) or x.dtype == torch.float16:  # which has no room for a product without the norm's factor
-        hidden, total = add_rms_norm(x, residual, norm, eps)
-        return linear(hidden, weight, bias), total
-    config = stream_config(len(x), len(weight), x.dtype, is_gated=False)
-    return stream(x, weight, bias, config, norm=(residual, norm, eps))
+    hidden, total = add_rms_norm(x, residual, norm, eps)
+    return linear(hidden, weight, bias), total
 
 
 def add_norm_gate_up(
     x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(silu_mul(linear(rms_norm(x + residual))), x + residual): weight [2 * I, H]; returns [T, I] and [T, H]."""
-    if not _is_streamed(x) or x.dtype == torch.float16:
-        gate_up, total = add_norm_linear(x, residual, norm, eps, weight, bias)
-        return silu_mul(gate_up), total
+    hidden, total = add_rms_norm(x, residual, norm, eps)
+    if not _is_streamed(x):
+        return silu_mul(linear(hidden, weight, bias)), total
     config = stream_config(len(x), len(weight) // 2, x.dtype, is_gated=True)
-    return stream(x, weight, bias, config, norm=(residual, norm, eps), is_gated=True)
+    return stream(hidden, weight, bias, config, is_gated=True), total
 
 
 def _is_streamed(x: Tensor) -> bool:
     return 0 < len(x) <= MAX_STREAM_ROWS
 
 
-def stream(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    config: StreamConfig,
-    norm: tuple[Tensor, Tensor, float] | None = None,
-    is_gated: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """(product [T, N] or, gated, [T, N / 2]; x + residual, or x itself without a norm) of up to block_rows rows.
-
-    `norm` is (residual [T, K], weight [K], eps) of the sum and norm in front of the product.
-    """
+def stream(x: Tensor, weight: Tensor, bias: Tensor | None, config: StreamConfig, is_gated: bool = False) -> Tensor:
+    """The product [T, N] or, gated, [T, N / 2] of up to block_rows rows."""
     num_rows, num_columns = x.shape
     num_outputs = len(weight) // 2 if is_gated else len(weight)
-    residual, norm_weight, eps = norm or (None, None, 0.0)
     assert x.stride(1) == 1
-    assert residual is None or residual.stride(1) == 1
     assert weight.is_contiguous()
     out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
-    total = x if residual is None else torch.empty(num_rows, num_columns, dtype=x.dtype, device=x.device)
     _stream_kernel[(triton.cdiv(num_outputs, config.block_outputs),)](
         x,
-        residual,
-        norm_weight,
         weight,
         bias,
         out,
-        total,
         num_rows,
         num_columns,
         num_outputs,
-        eps,
         x.stride(0),
-        0 if residual is None else residual.stride(0),
-        HAS_NORM=norm is not None,
         HAS_BIAS=bias is not None,
         IS_GATED=is_gated,
         BLOCK_ROWS=config.block_rows,
@@ -135,25 +111,19 @@ def stream(
         num_stages=config.num_stages,
         **launch_options(),
     )
-    return out, total
+    return out
 
 
 @triton.jit
 def _stream_kernel(
     x,
-    residual,
-    norm,
     weight,
     bias,
     out,
-    total,
     num_rows,
     num_columns,
     num_outputs,
-    eps,
     x_stride,
-    residual_stride,
-    HAS_NORM: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     IS_GATED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -162,11 +132,10 @@ def _stream_kernel(
     PARTS: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """One program a block of outputs; gated, of the gate's and the up half's. The first one writes `total`."""
-    program = tl.program_id(0)
+    """One program a block of outputs; gated, of the gate's and the up half's."""
     rows = tl.arange(0, BLOCK_ROWS)
     is_row = rows < num_rows
-    outputs = program * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    outputs = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     is_output = outputs < num_outputs
     weight_rows = weight + outputs.to(tl.int64) * num_columns
     up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
@@ -180,7 +149,6 @@ def _stream_kernel(
     parts = tl.arange(0, PARTS)[:, None] * (BLOCK_COLUMNS // PARTS) + tl.arange(0, BLOCK_COLUMNS // PARTS)[None, :]
     acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
     up_acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
-    squares = tl.zeros((PARTS, BLOCK_ROWS), tl.float32)
     for start in range(0, num_columns, BLOCK_COLUMNS):
         columns = start + parts  # [PARTS, BLOCK_COLUMNS / PARTS]
         is_column = columns < num_columns
@@ -188,26 +156,12 @@ def _stream_kernel(
         piece = tl.load(weight_rows[None, :, None] + columns[:, None, :], mask=is_weight, other=0.0)
         inside = is_column[:, :, None] & is_row[None, None, :]
         value = tl.load(x + rows[None, None, :] * x_stride + columns[:, :, None], mask=inside, other=0.0)
-        if HAS_NORM:
-            places = rows[None, None, :] * residual_stride + columns[:, :, None]
-            added = tl.load(residual + places, mask=inside, other=0.0)
-            value = (value.to(tl.float32) + added.to(tl.float32)).to(x.dtype.element_ty)
-            total_places = rows[None, None, :] * num_columns + columns[:, :, None]
-            tl.store(total + total_places, value, mask=inside & (program == 0))
-            exact = value.to(tl.float32)
-            squares += tl.sum(exact * exact, axis=1)
-            factor = tl.load(norm + columns, mask=is_column, other=0.0).to(tl.float32)
-            value = (exact * factor[:, :, None]).to(x.dtype.element_ty)
         acc = tl.dot(piece, value, acc, input_precision="ieee")
         if IS_GATED:
             up_piece = tl.load(up_rows[None, :, None] + columns[:, None, :], mask=is_weight, other=0.0)
             up_acc = tl.dot(up_piece, value, up_acc, input_precision="ieee")
     result = tl.sum(acc, axis=0)  # [BLOCK_OUTPUTS, BLOCK_ROWS]
     up_result = tl.sum(up_acc, axis=0)
-    if HAS_NORM:
-        rstd = tl.rsqrt(tl.sum(squares, axis=0) / num_columns + eps)[None, :]
-        result *= rstd
-        up_result *= rstd
     if HAS_BIAS:
         result += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
         if IS_GATED:
