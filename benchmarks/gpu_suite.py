@@ -238,6 +238,7 @@ def kernels(suite: Suite) -> None:
         ["kernels/benchmarks/sampling.py", "--check"],
         ["kernels/benchmarks/sampling.py"],
         ["benchmarks/masks.py"],
+        ["benchmarks/uploads.py"],
     ):
         command = [sys.executable, str(root / script), *options, *flags]
         output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
