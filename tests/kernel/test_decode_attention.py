@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from paged_rows import PagedRows
 from torch import Tensor
 
-from sgrun_kernels.decode_attention import MAX_SPLITS, SPLIT_LEN, decode_attention, plan_decode
+from sgrun_kernels.decode_attention import (
+    ENOUGH_ROW_HEADS,
+    MAX_SPLITS,
+    PROGRAM_LEN,
+    SPLIT_LEN,
+    decode_attention,
+    most_splits,
+    plan_decode,
+    plan_shared,
+    programs_of_a_row,
+)
 
 # Triton's interpreter multiplies the bits of bfloat16 as integers.
 DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if torch.cuda.is_available() else [])
@@ -33,10 +41,11 @@ def _attended(
     chosen = list(range(len(rows.seq_lens))) if chosen is None else chosen
     seq_lens = [rows.seq_lens[row] for row in chosen]
     tables = rows.page_tables[chosen].int()
-    plan = plan_decode(
-        tables, torch.tensor(seq_lens, dtype=torch.int32), max_seq_len or max(seq_lens), rows.k_cache, rows.num_q_heads
-    )
-    plan = replace(plan, num_programs=num_programs or plan.num_programs)
+    lens, longest = torch.tensor(seq_lens, dtype=torch.int32), max_seq_len or max(seq_lens)
+    if num_programs is None:
+        plan = plan_decode(tables, lens, longest, rows.k_cache, rows.num_q_heads)
+    else:
+        plan = plan_shared(tables, lens, longest, rows.k_cache, rows.num_q_heads, num_programs)
     for part in (plan.parts, plan.part_weights):
         part.fill_(float("nan"))
     out = decode_attention(q[chosen], rows.k_cache, rows.v_cache, plan, SCALE)
@@ -72,19 +81,19 @@ def test_rows_end_anywhere_in_a_page(page_size: int) -> None:
     _assert_near(rows, q, _attended(rows, q))
 
 
-@pytest.mark.parametrize("page_size", [4, 16])
-def test_long_rows_are_merged_of_splits(page_size: int) -> None:
-    seq_lens = [SPLIT_LEN, SPLIT_LEN + 1, 3, 5 * SPLIT_LEN - 1, 2 * SPLIT_LEN]
-    rows = PagedRows(seq_lens, page_size, 3, 1, 16, torch.float32)
+@pytest.mark.parametrize("num_programs", [1, 2, 3, 20])
+def test_long_rows_are_merged_of_splits(num_programs: int) -> None:
+    seq_lens = [SPLIT_LEN, 2 * SPLIT_LEN + 1, 3, 9 * SPLIT_LEN - 1]
+    rows = PagedRows(seq_lens, 16, 3, 1, 16, torch.float32)
     q = rows.queries(len(seq_lens))
-    _assert_near(rows, q, _attended(rows, q))
+    _assert_near(rows, q, _attended(rows, q, num_programs=num_programs))
 
 
-def test_rows_of_more_than_the_most_splits_have_longer_ones() -> None:
-    # 64 query heads: the parts do not fit the merge's registers at once.
-    rows = PagedRows([MAX_SPLITS * SPLIT_LEN + 100], 16, 64, 1, 16, torch.float32)
+@pytest.mark.parametrize("num_programs", [1, 5])
+def test_splits_of_long_rows_and_many_heads(num_programs: int) -> None:
+    rows = PagedRows([2 * MAX_SPLITS * SPLIT_LEN + 100], 16, 64, 1, 16, torch.float32)
     q = rows.queries(1)
-    _assert_near(rows, q, _attended(rows, q))
+    _assert_near(rows, q, _attended(rows, q, num_programs=num_programs))
 
 
 def test_a_row_gives_the_same_bits_alone_and_in_any_batch_and_bound() -> None:
@@ -95,20 +104,36 @@ def test_a_row_gives_the_same_bits_alone_and_in_any_batch_and_bound() -> None:
     assert torch.equal(together, _attended(rows, q))
     for row in range(len(seq_lens)):
         assert torch.equal(together[row : row + 1], _attended(rows, q, [row]))
-    for num_programs in (1, 2, 3):
+    for num_programs in (1, 2, 3, 7):
         assert torch.equal(together, _attended(rows, q, num_programs=num_programs))
 
 
 def test_as_many_programs_share_a_row_as_keep_the_gpu_busy() -> None:
-    k_cache = torch.empty(1, 16, 8, 64, dtype=torch.float16)
-    plans = [plan_decode(torch.zeros(rows, 9), torch.zeros(rows), 4000, k_cache, 8) for rows in (1, 32, 500)]
-    assert [plan.num_programs for plan in plans] == [16, 5, 1]
+    assert [programs_of_a_row(num, 4000) for num in (8, 32, 64, 128)] == [16, 16, 16, 8]
+    assert programs_of_a_row(ENOUGH_ROW_HEADS, 4000) == 1
+    assert programs_of_a_row(8, 100) == 1
 
 
-def test_the_parts_of_a_row_are_bounded_however_long_it_may_be() -> None:
+def test_no_program_has_a_very_long_row_to_itself() -> None:
+    assert programs_of_a_row(ENOUGH_ROW_HEADS, PROGRAM_LEN) == 1
+    assert programs_of_a_row(10 * ENOUGH_ROW_HEADS, 3 * PROGRAM_LEN) == 3
+
+
+def test_the_splits_of_a_row_are_bounded_however_long_it_may_be() -> None:
+    assert most_splits(1) == 1
+    assert most_splits(10**6) == MAX_SPLITS
+    for max_seq_len in (100, 576, 1024, 5000):
+        lens = range(1, max_seq_len + 1)
+        splits = [-(-seq_len // (SPLIT_LEN + -(-seq_len // MAX_SPLITS))) for seq_len in lens]
+        assert max(splits) <= most_splits(max_seq_len) <= max(splits) + 1
+
+
+def test_one_program_to_a_row_takes_no_memory_for_parts() -> None:
     k_cache = torch.empty(1, 16, 8, 64, dtype=torch.float16)
-    plan = plan_decode(torch.zeros(2, 9), torch.zeros(2), 10**6, k_cache, 8)
-    assert plan.parts.shape == (2, 8, MAX_SPLITS, 1, 64)
+    tables, lens = torch.zeros(2, 9), torch.zeros(2)
+    alone, shared = (plan_shared(tables, lens, 1000, k_cache, 16, num) for num in (1, 2))
+    assert alone.parts.numel() == alone.part_weights.numel() == alone.arrivals.numel() == 0
+    assert shared.parts.shape == (2, 8, most_splits(1000), 2, 64)
 
 
 def test_queries_and_page_tables_may_be_views() -> None:
