@@ -2,14 +2,16 @@
 
     PYTHONPATH=kernels python kernels/benchmarks/attention.py [--heads 32 8 128] [--smoke]
 
-Decodes: rows of one length each, in shuffled pages of 16 tokens; the floor is the bytes of keys and values over a
-copy's bandwidth. Extends: rows of some new tokens over a cached prefix; TFLOP/s of the places that are seen. torch
-attends over the same tokens without pages, with a mask where there is a prefix.
+Decodes: rows of one length each, in shuffled pages of 16 tokens, in caches that take turns and share a page table, as
+those of layers do; the floor is the bytes of keys and values over a copy's bandwidth. Extends: rows of some new tokens
+over a cached prefix; TFLOP/s of the places that are seen. torch attends over the same tokens without pages, with a mask
+where there is a prefix.
 `--smoke` runs tiny shapes anywhere. A table and, last, one JSON line.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from argparse import ArgumentParser
 from functools import partial
@@ -41,8 +43,14 @@ class Paged:
         row_pages = -(-seq_len // PAGE_SIZE)
         shape = (num_rows * row_pages, PAGE_SIZE, num_kv_heads, head_dim)
         self.k_cache, self.v_cache = (torch.randn(shape, device=DEVICE, dtype=DTYPE) for _ in range(2))
-        self.page_tables = torch.randperm(num_rows * row_pages, device=DEVICE).view(num_rows, row_pages)
-        self.seq_lens = torch.full((num_rows,), seq_len, device=DEVICE)
+        self.page_tables = torch.randperm(num_rows * row_pages, device=DEVICE, dtype=torch.int32).view(num_rows, -1)
+        self.seq_lens = torch.full((num_rows,), seq_len, device=DEVICE, dtype=torch.int32)
+
+    def in_another_layer(self) -> Paged:
+        """The same rows and pages with keys and values of their own."""
+        layer = copy.copy(self)
+        layer.k_cache, layer.v_cache = (torch.randn_like(cache) for cache in (self.k_cache, self.v_cache))
+        return layer
 
     def queries(self, num_tokens: int) -> Tensor:
         return torch.randn(num_tokens, self.num_heads, self.head_dim, device=DEVICE, dtype=DTYPE)
@@ -64,12 +72,12 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 def decode(heads: tuple[int, int, int], batch: int, context: int, bandwidth: float) -> dict[str, object]:
     num_copies = num_cold_copies(2 * batch * context * heads[1] * heads[2] * DTYPE.itemsize)
-    rows = [Paged(batch, context, *heads) for _ in range(num_copies)]
+    rows = Paged(batch, context, *heads)
+    plan = triton_ops.plan_decode(rows.page_tables, rows.seq_lens, context, rows.k_cache, heads[0])
     scale = heads[2] ** -0.5
     calls, torch_calls = [], []
-    for of in rows:
+    for of in [rows, *(rows.in_another_layer() for _ in range(num_copies - 1))]:
         q = of.queries(batch)
-        plan = triton_ops.plan_decode(of.page_tables, of.seq_lens, context, of.k_cache, heads[0])
         calls.append(partial(triton_ops.decode_attention, q, of.k_cache, of.v_cache, plan, scale))
         k, v = of.contiguous()
         grouped = q.view(batch, heads[1], heads[0] // heads[1], heads[2])
@@ -82,7 +90,7 @@ def decode(heads: tuple[int, int, int], batch: int, context: int, bandwidth: flo
         "new": 1,
         "cached": context - 1,
         "us": median_us(calls),
-        "floor_us": 1e6 * rows[0].kv_bytes() / bandwidth,
+        "floor_us": 1e6 * rows.kv_bytes() / bandwidth,
         "torch_us": median_us(torch_calls),
     }
 
