@@ -1,0 +1,171 @@
+"""The tables of docs/performance.md, from benchmarks/results/*.jsonl.
+
+    python -m benchmarks.gpu_tables [--write]
+
+Of each case the newest result stands in the table. The peers' figures were taken on the same kind of card by the same
+definitions (SGLang 0.5.17 and vLLM 0.26.0, torch 2.11.0, 2026-11-20), the better of the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: python -m benchmarks.gpu_tables --write -->", "<!-- end of figures -->"
+
+Result = dict[str, Any]
+
+PEER_STEP_MS = {
+    "llama-8b": {1: 4.79, 8: 5.14, 32: 5.85, 64: 6.77, 128: 8.74, 256: 13.86},
+    "qwen3-0.6b": {1: 1.61, 8: 1.63, 32: 2.13, 64: 2.88, 128: 4.21, 256: 6.94},
+}
+PEER_ATTENTION_US = {  # context: {batch: us}; 32 query heads, 8 key/value heads, head_dim 128
+    576: {1: 9.9, 8: 16.3, 32: 28.8, 64: 50.6, 128: 92.1, 256: 166},
+    2112: {1: 14.4, 8: 28.4, 32: 72.3, 64: 139, 128: 269, 256: 523},
+    8192: {1: 21.1, 8: 72.8, 32: 251, 64: 496, 128: 973, 256: 1951},
+}
+PEER_PREFIX_S = {"cold": 0.71, "warm": 0.63}
+PEER_START_S = 62
+PEER_OFFLINE_S = 30.85
+
+
+def newest(name: str, *keys: str) -> list[Result]:
+    """The last result of each case, in the order in which the cases first came."""
+    path = RESULTS / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = {}
+    for row in map(json.loads, lines):
+        rows[tuple(row.get(key) for key in keys)] = row
+    return list(rows.values())
+
+
+def table(head: str, rows: Iterable[Iterable[object]]) -> str:
+    columns = head.split(" | ")
+    lines = [head, " | ".join("---" for _ in columns), *(" | ".join(map(_cell, row)) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def decode() -> str:
+    rows = []
+    for row in newest("decode", "shape", "batch"):
+        peer = PEER_STEP_MS[row["shape"]][row["batch"]]
+        low, high = row["step_ms_range"]
+        step = (row["step_ms"], f"{low:.2f} to {high:.2f}", row["floor_ms"], row["ratio"])
+        rows.append((row["shape"], row["batch"], *step, peer, f"{peer / row['step_ms']:.2f} x"))
+    head = "Shape | Batch | Step, ms | Range | Floor, ms | Step / floor | Better peer, ms | Faster by"
+    return f"### Decode steps\n\n{table(head, rows)}"
+
+
+def prefill() -> str:
+    rows = newest("prefill", "batch", "prompt_len", "case")
+    batches = [
+        (row["batch"], row["prompt_len"], row["ms"], f"{row['tokens_per_s']:,.0f}", row["share_of_matmul_rate"])
+        for row in rows
+        if "case" not in row
+    ]
+    text = table("Prompts | Tokens each | ms | Tokens/s | Of the matrix rate of the run", batches)
+    for row in rows:
+        if "case" in row:
+            text += (
+                f"\n\n{row['case']}: its first token comes after {_cell(row['first_token_ms'])} ms; between the others'"
+                f" tokens are {_cell(row['gap_alone_ms'])} ms before, then {_cell(row['gap_p50_ms'])} ms (p50) and"
+                f" {_cell(row['gap_p99_ms'])} ms (p99)."
+            )
+    return f"### Prefill, {rows[0]['shape']}\n\n{text}" if rows else ""
+
+
+def requests() -> str:
+    rows: list[tuple[object, ...]] = []
+    for row in newest("shared_prefix", "case"):
+        case = f"64 requests of 2,048 shared and 64 own tokens, 64 outputs, {row['case']}"
+        rows.append((case, row["s"], PEER_PREFIX_S[row["case"]]))
+    for row in newest("offline", "shape"):
+        case = f"{row['requests']} requests of 1,024 in and 1,024 out, {row['shape']}"
+        rows.append((case, row["s"], PEER_OFFLINE_S))
+    for row in newest("start", "case"):
+        rows.append(
+            (f"process start to first token, {row['shape']}, {row['case']} kernel cache", row["s"], PEER_START_S)
+        )
+    return f"### Whole workloads\n\n{table('What | s | Better peer, s', rows)}"
+
+
+def grammar() -> str:
+    rows = []
+    base: dict[object, Result] = {}
+    for row in newest("grammar_overhead", "shape", "vocab_size", "case"):
+        key = (row["shape"], row["vocab_size"])
+        base.setdefault(key, row)
+        step, p99 = (100 * (row[name] / base[key][name] - 1) for name in ("step_ms", "gap_p99_ms"))
+        case = (row["shape"], f"{row['vocab_size']:,}", row["case"])
+        rows.append((*case, row["step_ms"], f"{step:+.1f} %", row["gap_p99_ms"], f"{p99:+.1f} %"))
+    head = "Shape | Vocabulary | 64 rows | Step, ms | More | p99 between tokens, ms | More"
+    text = table(head, rows)
+    for row in newest("uploads", "source", "share"):
+        if row["share"] == 0.5:
+            text += (
+                f"\n\nFrom a compiled schema to its use on the device: {_cell(row['ms'])} ms, the median of"
+                f" {row['schemas']} schemas ({row['source']})."
+            )
+    return f"### Constraints\n\n{text}"
+
+
+def attention() -> str:
+    rows = []
+    for row in newest("attention", "kind", "rows", "new", "cached", "shared"):
+        peer = PEER_ATTENTION_US.get(row["cached"] + 1, {}).get(row["rows"])
+        if row["kind"] == "decode" and peer:
+            rows.append((f"{row['cached'] + 1:,}", row["rows"], row["us"], peer, row["torch_us"]))
+    return f"### Decode attention\n\n{table('Context | Batch | us | Best peer, us | torch, without pages, us', rows)}"
+
+
+def sampling() -> str:
+    by_class: dict[str, dict[int, Result]] = {}
+    for row in newest("sampling", "class", "logits", "num_rows"):
+        if "us" in row:
+            by_class.setdefault(f"{row['class']}, {row['logits']} logits", {})[row["num_rows"]] = row
+    sizes = (1, 8, 64, 256)
+    rows = [
+        (name, *(of[size]["us"] if size in of else "" for size in sizes), of[64]["torch_us"] if 64 in of else "")
+        for name, of in by_class.items()
+    ]
+    head = "Rows | 1 | 8 | 64 | 256 | torch softmax + multinomial, 64"
+    return f"### Sampling, us\n\n131,072 tokens in bfloat16.\n\n{table(head, rows)}"
+
+
+def baseline() -> str:
+    rows = [(row["shape"], row["batch"], row["step_ms"]) for row in newest("baseline", "shape", "batch")]
+    return f"### transformers' generate (sdpa)\n\n{table('Shape | Batch | Step, ms', rows)}"
+
+
+SECTIONS: tuple[Callable[[], str], ...] = (decode, prefill, requests, grammar, attention, sampling, baseline)
+
+
+def figures() -> str:
+    return "\n\n".join([BEGIN, *(section() for section in SECTIONS), END])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    if not parser.parse_args().write:
+        print(figures())
+        return
+    page = PAGE.read_text()
+    before, after = page[: page.index(BEGIN)], page[page.index(END) + len(END) :]
+    PAGE.write_text(before + figures() + after)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
