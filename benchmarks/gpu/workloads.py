@@ -67,14 +67,12 @@ def run(
 def decode_step(
     engine: Engine, prompts: Prompts, batch: int, prompt_len: int, num_outputs: int, repeats: int
 ) -> Timing:
-    """Seconds a step: (a run with `num_outputs` - a run with one) / (num_outputs - 1), host work included."""
-    steps = []
+    """Seconds a step: (a run with `num_outputs` - the median run with one) / (num_outputs - 1), host work included."""
     run(engine, prompts.take(batch, prompt_len), greedy(num_outputs))
-    for _ in range(repeats):
-        long = run(engine, prompts.take(batch, prompt_len), greedy(num_outputs))
-        short = run(engine, prompts.take(batch, prompt_len), greedy(1))
-        steps.append((long - short) / (num_outputs - 1))
-    return Timing.of(steps)
+    run(engine, prompts.take(batch, prompt_len), greedy(1))
+    one = statistics.median(run(engine, prompts.take(batch, prompt_len), greedy(1)) for _ in range(3))
+    runs = [run(engine, prompts.take(batch, prompt_len), greedy(num_outputs)) for _ in range(repeats)]
+    return Timing.of([(seconds - one) / (num_outputs - 1) for seconds in runs])
 
 
 def prefill(engine: Engine, prompts: Prompts, batch: int, prompt_len: int, repeats: int) -> Timing:
