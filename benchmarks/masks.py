@@ -134,7 +134,7 @@ def _commit_us(num_rows: int, automata: DeviceAutomata, tables: VocabularyTables
 
 def _inputs_us(num_rows: int) -> float:
     rows, row_ids = Rows.allocate(num_rows, 64, DEVICE), torch.arange(num_rows, dtype=torch.int32, device=DEVICE)
-    inputs = DecodeInputs.allocate(num_rows, DEVICE)
+    inputs = DecodeInputs.allocate(num_rows, 64, DEVICE)
     return median_us([lambda: decode_inputs_(row_ids, rows, inputs, 16, 0)])
 
 

@@ -109,6 +109,7 @@ def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads
         return torch.zeros(shape, dtype=torch.int32)
 
     x, residual, norm = empty(num_rows, hidden), empty(num_rows, hidden), empty(hidden)
+    triton_ops.embed(ids(num_rows), empty(128, hidden))
     triton_ops.linear(empty(num_rows, inner), empty(hidden, inner))
     triton_ops.linear(empty(num_rows, hidden), empty(hidden, hidden), empty(hidden))
     triton_ops.add_norm_linear(x, residual, norm, 1e-6, empty(qkv_heads * dim, hidden))
@@ -143,7 +144,7 @@ def step_of_rows(dtype: torch.dtype, vocab_size: int) -> None:
     workspace = SampleWorkspace.allocate(num_rows, vocab_size, cpu)
     sampling.sample_(torch.empty((num_rows, vocab_size), dtype=dtype), row_ids, rows, masks, adjustments, workspace)
     step.commit_step_(row_ids, rows, Ring.allocate(4, num_rows, cpu), adjustments, arena, vocabulary)
-    step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, cpu), 16, 0)
+    step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, 64, cpu), 16, 0)
 
 
 def overlapping() -> None:

@@ -15,6 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def embed(token_ids: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows `token_ids` [T] of `weight` [V, H], zeros), both [T, H]: what stands before the first layer, as the sum of
+    two like what stands before any."""
+    embedded = F.embedding(token_ids, weight)
+    return embedded, torch.zeros_like(embedded)
+
+
 def can_pack_linear(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether `pack_linear` pays: bfloat16 on a CPU for which oneDNN has kernels."""
     return dtype == torch.bfloat16 and device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -51,8 +51,8 @@ def commit_step_(
 
 def decode_inputs_(row_ids: Tensor, rows: Rows, inputs: DecodeInputs, page_size: int, spare_page: int) -> None:
     """Fills `inputs` [L] for the next decode step of rows `row_ids` [L] int32: each row's token_id at the last of its
-    seq_len positions, and where its K/V go. A row that is not active is a sequence of one token, id 0, whose K/V go to
-    `spare_page`, to its own offset of it as far as there are enough.
+    seq_len positions, where its K/V go, and its pages. A row that is not active is a sequence of one token, id 0,
+    whose K/V go to `spare_page`, to its own offset of it as far as there are enough.
     """
     records = rows.records()[row_ids.numpy()]
     is_active = records["is_active"] != 0
@@ -65,6 +65,7 @@ def decode_inputs_(row_ids: Tensor, rows: Rows, inputs: DecodeInputs, page_size:
     inputs.positions.numpy()[:] = positions
     inputs.slots.numpy()[:] = slots
     inputs.seq_lens.numpy()[:] = seq_lens
+    inputs.page_tables.numpy()[:] = rows.page_tables.numpy()[row_ids.numpy(), : inputs.page_tables.shape[1]]
 
 
 def _commit(

@@ -161,14 +161,28 @@ class Adjustments:
 
 @dataclass(frozen=True, slots=True)
 class DecodeInputs:
-    """The inputs of a decode step, at fixed addresses: token_ids, positions, slots [L] int64, seq_lens [L] int32."""
+    """The inputs of a decode step, at fixed addresses: token_ids, positions, slots [L] int64, seq_lens [L] int32,
+    page_tables [L, P] int32, P the most pages that a row's sequence may have."""
 
     token_ids: Tensor
     positions: Tensor
     slots: Tensor
     seq_lens: Tensor
+    page_tables: Tensor
 
     @classmethod
-    def allocate(cls, num_rows: int, device: torch.device) -> DecodeInputs:
+    def allocate(cls, num_rows: int, max_pages: int, device: torch.device) -> DecodeInputs:
         token_ids, positions, slots = torch.zeros((3, num_rows), dtype=torch.int64, device=device)
-        return cls(token_ids, positions, slots, torch.ones(num_rows, dtype=torch.int32, device=device))
+        seq_lens = torch.ones(num_rows, dtype=torch.int32, device=device)
+        page_tables = torch.zeros((num_rows, max_pages), dtype=torch.int32, device=device)
+        return cls(token_ids, positions, slots, seq_lens, page_tables)
+
+    def first(self, num_rows: int, num_pages: int) -> DecodeInputs:
+        """Those of the first `num_rows` rows, whose sequences have up to `num_pages` pages; shares memory."""
+        return DecodeInputs(
+            self.token_ids[:num_rows],
+            self.positions[:num_rows],
+            self.slots[:num_rows],
+            self.seq_lens[:num_rows],
+            self.page_tables[:num_rows, :num_pages],
+        )

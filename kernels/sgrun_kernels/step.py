@@ -72,8 +72,7 @@ def commit_step_(
 
 def decode_inputs_(row_ids: Tensor, rows: Rows, inputs: DecodeInputs, page_size: int, spare_page: int) -> None:
     """See the twin."""
-    num_rows, block = len(row_ids), 128
-    _inputs_kernel[(triton.cdiv(num_rows, block),)](
+    _inputs_kernel[(len(row_ids),)](
         row_ids,
         rows.words,
         rows.page_tables,
@@ -81,11 +80,13 @@ def decode_inputs_(row_ids: Tensor, rows: Rows, inputs: DecodeInputs, page_size:
         inputs.positions,
         inputs.slots,
         inputs.seq_lens,
-        num_rows,
-        rows.page_tables.shape[1],
+        inputs.page_tables,
+        inputs.page_tables.shape[1],
+        rows.page_tables.stride(0),
+        inputs.page_tables.stride(0),
         page_size,
         spare_page,
-        BLOCK=block,
+        BLOCK=1024,
     )
 
 
@@ -169,23 +170,28 @@ def _inputs_kernel(
     positions,
     slots,
     seq_lens,
-    num_rows,
-    max_pages,
+    own_pages,
+    num_pages,
+    table_stride,
+    own_stride,
     page_size,
     spare_page,
     BLOCK: tl.constexpr,
 ):
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = index < num_rows
-    row_id = tl.load(row_ids + index, mask=inside, other=0).to(tl.int64)
+    index = tl.program_id(0).to(tl.int64)
+    row_id = tl.load(row_ids + index).to(tl.int64)
     row = words + row_id * ROW_LEN
-    is_active = tl.load(row + IS_ACTIVE, mask=inside, other=0) != 0
-    seq_len = tl.where(is_active, tl.load(row + SEQ_LEN, mask=inside, other=1), 1)
+    table = page_tables + row_id * table_stride
+    is_active = tl.load(row + IS_ACTIVE) != 0
+    seq_len = tl.where(is_active, tl.load(row + SEQ_LEN), 1)
     position = seq_len - 1
-    page = tl.load(page_tables + row_id * max_pages + position // page_size, mask=is_active, other=0)
-    page = tl.where(is_active, page, spare_page).to(tl.int64)
+    page = tl.where(is_active, tl.load(table + position // page_size), spare_page).to(tl.int64)
     offset = tl.where(is_active, position, index) % page_size
-    tl.store(token_ids + index, tl.where(is_active, tl.load(row + TOKEN_ID, mask=inside, other=0), 0), mask=inside)
-    tl.store(positions + index, position, mask=inside)
-    tl.store(slots + index, page * page_size + offset, mask=inside)
-    tl.store(seq_lens + index, seq_len, mask=inside)
+    tl.store(token_ids + index, tl.where(is_active, tl.load(row + TOKEN_ID), 0))
+    tl.store(positions + index, position)
+    tl.store(slots + index, page * page_size + offset)
+    tl.store(seq_lens + index, seq_len)
+    for start in range(0, num_pages, BLOCK):
+        places = start + tl.arange(0, BLOCK)
+        inside = places < num_pages
+        tl.store(own_pages + index * own_stride + places, tl.load(table + places, mask=inside), mask=inside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sgrun_kernels.activation import silu_mul
 from sgrun_kernels.decode_attention import decode_attention, plan_decode
+from sgrun_kernels.embedding import embed
 from sgrun_kernels.extend_attention import extend_attention, plan_extend
 from sgrun_kernels.kv import copy_kv
 from sgrun_kernels.linear import add_norm_gate_up, add_norm_linear, linear
@@ -16,6 +17,7 @@ __all__ = [
     "add_rms_norm",
     "copy_kv",
     "decode_attention",
+    "embed",
     "extend_attention",
     "linear",
     "norm_rope_store",

@@ -75,7 +75,7 @@ class DeviceSteps:
         self._kernels = kernels
         self._state = DeviceRows(max_rows, max_pages, vocab_size, DeviceAutomata(device, max_rows), device)
         self._ring = Ring.allocate(RING_SIZE, max_rows + 1, device)
-        self._inputs = DecodeInputs.allocate(max_rows, device)
+        self._inputs = DecodeInputs.allocate(max_rows, max_pages, device)
         self._lanes = torch.full((max_rows,), self._state.spare, dtype=torch.int32, device=device)
         self._lane_ids: list[int] = []  # what stands in `_lanes`, spare rows left out
         self._counting = torch.arange(max_rows + 1, device=device)
@@ -169,18 +169,11 @@ class DeviceSteps:
     def _decode(self, num_lanes: int, max_len: int) -> Tensor:
         """One step of the rows in the first lanes; captured, so that nothing here may look at values."""
         lanes, counting, rows = self._lanes[:num_lanes], self._counting, self._state.rows
-        all_lanes = self._inputs
-        inputs = DecodeInputs(
-            all_lanes.token_ids[:num_lanes],
-            all_lanes.positions[:num_lanes],
-            all_lanes.slots[:num_lanes],
-            all_lanes.seq_lens[:num_lanes],
-        )
         page_size, num_pages = self._limits.page_size, self._limits.num_pages
+        inputs = self._inputs.first(num_lanes, -(-max_len // page_size))
         self._kernels.decode_inputs_(lanes, rows, inputs, page_size, num_pages)
         with self._beside_the_rest():
             self._row_masks(lanes)
-        num_columns = -(-max_len // page_size)
         logits = self.forward(
             ForwardInputs(
                 token_ids=inputs.token_ids,
@@ -188,7 +181,7 @@ class DeviceSteps:
                 store_slots=inputs.slots,
                 copy_src=counting[:0],
                 copy_dst=counting[:0],
-                page_tables=rows.page_tables[:, :num_columns].index_select(0, lanes),
+                page_tables=inputs.page_tables,
                 seq_lens=inputs.seq_lens,
                 extend_starts=counting[: num_lanes + 1],
                 logits_rows=None,

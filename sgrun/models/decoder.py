@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sgrun.models.config import ModelConfig, RopeConfig
@@ -48,8 +47,7 @@ class Decoder:
         alone: such a forward can be captured in a CUDA graph.
         """
         step = self._step(inputs, kv[0, 0])
-        residual = F.embedding(inputs.token_ids, self.weights.embed)  # [T, H]
-        delta = torch.zeros_like(residual)
+        delta, residual = self.ops.embed(inputs.token_ids, self.weights.embed)  # [T, H]
         for index, layer in enumerate(self.weights.layers):
             delta, residual = self._layer(layer, delta, residual, step, kv[index, 0], kv[index, 1])
         if inputs.logits_rows is not None:

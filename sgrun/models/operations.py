@@ -18,6 +18,8 @@ from sgrun_kernels import reference
 class Operations(Protocol):
     """Both modules have these functions."""
 
+    def embed(self, token_ids: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]: ...
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
     def add_norm_linear(

@@ -156,11 +156,12 @@ def test_inputs_of_the_next_step_are_the_last_tokens_and_spare_places(implementa
     rows = rows_of(records, max_pages=3)
     rows.page_tables.copy_(torch.arange(100, 115).view(5, 3))
     row_ids = torch.tensor([4, 3, 2, 0, 1], dtype=torch.int32)
-    inputs = DecodeInputs.allocate(5, DEVICE)
-    for tensor in (inputs.token_ids, inputs.positions, inputs.slots, inputs.seq_lens):
+    inputs = DecodeInputs.allocate(5, 4, DEVICE).first(5, 2)
+    for tensor in (inputs.token_ids, inputs.positions, inputs.slots, inputs.seq_lens, inputs.page_tables):
         tensor.fill_(-1)
     implementation.decode_inputs_(row_ids, rows, inputs, page_size=4, spare_page=50)
     assert inputs.token_ids.tolist() == [0, 10, 9, 7, 0]
     assert inputs.positions.tolist() == [0, 7, 8, 0, 0]
     assert inputs.seq_lens.tolist() == [1, 8, 9, 1, 1]
+    assert inputs.page_tables.tolist() == [[112, 113], [109, 110], [106, 107], [100, 101], [103, 104]]
     assert inputs.slots.tolist() == [200, 110 * 4 + 3, 108 * 4, 400, 200]

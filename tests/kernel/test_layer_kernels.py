@@ -39,6 +39,17 @@ def test_add_rms_norm_is_the_references(dtype: torch.dtype, num_rows: int, num_c
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_tokens", [0, 1, 5])
+@pytest.mark.parametrize("num_columns", [63, 1500])
+def test_embed_takes_the_tokens_rows(dtype: torch.dtype, num_tokens: int, num_columns: int) -> None:
+    weight = torch.randn(11, num_columns).to(dtype)
+    token_ids = torch.tensor([10, 0, 3, 3, 7])[:num_tokens]
+    actual = triton_ops.embed(token_ids, weight)
+    for part, expected in zip(actual, reference.embed(token_ids, weight), strict=True):
+        assert torch.equal(part, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_rows", [0, 1, 5])
 @pytest.mark.parametrize("inner", [7, 1500])
 def test_silu_mul_is_the_references(dtype: torch.dtype, num_rows: int, inner: int) -> None:
