@@ -22,7 +22,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from sgrun_kernels import automaton, overlap, sampling, step, triton_ops
+from sgrun_kernels import automaton, sampling, step, triton_ops
 from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
 from sgrun_kernels.tables import AutomatonArena, VocabularyTables
 from sgrun_kernels.workspace import SampleWorkspace, allocate_frames
@@ -147,20 +147,12 @@ def step_of_rows(dtype: torch.dtype, vocab_size: int) -> None:
     step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, 64, cpu), 16, 0)
 
 
-def overlapping() -> None:
-    """Kernels that start while the one before them ends."""
-    overlap.IS_ON = True
-    operations(torch.bfloat16, 2, 1024, 3072, 16, 8, 128)
-    overlap.IS_ON = False
-
-
 CASES: dict[str, Callable[[], None]] = {
     "llama-8b": lambda: operations(torch.bfloat16, 2, 4096, 14336, 32, 8, 128),
     "qwen3-0.6b": lambda: operations(torch.bfloat16, 2, 1024, 3072, 16, 8, 128),
     "smollm2": lambda: operations(torch.float16, 2, 576, 1536, 9, 3, 64),
     "head-80": lambda: operations(torch.bfloat16, 2, 2560, 6912, 32, 32, 80),
     "head-256": lambda: operations(torch.bfloat16, 2, 2048, 8192, 8, 1, 256),
-    "overlapping": overlapping,
     "float32": lambda: operations(torch.float32, 2, 576, 1536, 9, 3, 64),
     "sampling": lambda: step_of_rows(torch.bfloat16, 128256),
     "odd-vocab": lambda: step_of_rows(torch.float32, 151937),

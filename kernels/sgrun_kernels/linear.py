@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sgrun_kernels.activation import silu, silu_mul
 from sgrun_kernels.norms import add_rms_norm
-from sgrun_kernels.overlap import await_previous, launch_options, prefetch
+from sgrun_kernels.overlap import await_previous, launch_options, release_next
 
 MAX_STREAM_ROWS = 16
 
@@ -139,13 +139,7 @@ def _stream_kernel(
     is_output = outputs < num_outputs
     weight_rows = weight + outputs.to(tl.int64) * num_columns
     up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
-    if OVERLAPS:  # the weights are there already: the first lines of each row come while the last kernel still runs
-        lines = tl.arange(0, 16) * (128 // weight.dtype.element_ty.primitive_bitwidth * 8)
-        is_line = is_output[:, None] & (lines < num_columns)[None, :]
-        prefetch(tl.where(is_line, weight_rows[:, None] + lines[None, :], weight))
-        if IS_GATED:
-            prefetch(tl.where(is_line, up_rows[:, None] + lines[None, :], weight))
-    await_previous(OVERLAPS)
+    await_previous(OVERLAPS, RELEASES=False)
     parts = tl.arange(0, PARTS)[:, None] * (BLOCK_COLUMNS // PARTS) + tl.arange(0, BLOCK_COLUMNS // PARTS)[None, :]
     acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
     up_acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
@@ -160,6 +154,7 @@ def _stream_kernel(
         if IS_GATED:
             up_piece = tl.load(up_rows[None, :, None] + columns[:, None, :], mask=is_weight, other=0.0)
             up_acc = tl.dot(up_piece, value, up_acc, input_precision="ieee")
+    release_next(OVERLAPS)
     result = tl.sum(acc, axis=0)  # [BLOCK_OUTPUTS, BLOCK_ROWS]
     up_result = tl.sum(up_acc, axis=0)
     if HAS_BIAS:
