@@ -25,7 +25,8 @@ from timing import copy_bandwidth, median_us, num_cold_copies, print_result
 from torch import Tensor
 
 from sgrun_kernels.activation import silu_mul
-from sgrun_kernels.linear import StreamConfig, stream, stream_config
+from sgrun_kernels.hidden import Hidden
+from sgrun_kernels.linear import StreamConfig, stream, stream_add_norm, stream_config
 from sgrun_kernels.norms import add_rms_norm
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,7 +40,7 @@ class Product:
     name: str
     num_outputs: int  # rows of the weight
     num_columns: int
-    has_norm: bool = False
+    adds: bool = False  # to the residual stream, and norms it
     is_gated: bool = False
 
     def config(self, num_rows: int) -> StreamConfig:
@@ -48,11 +49,11 @@ class Product:
 
 def layer(hidden: int, inner: int, qkv: int, attended: int, vocab: int) -> list[Product]:
     return [
-        Product("qkv", qkv, hidden, has_norm=True),
-        Product("o", hidden, attended),
-        Product("gate_up", 2 * inner, hidden, has_norm=True, is_gated=True),
-        Product("down", hidden, inner),
-        Product("lm_head", vocab, hidden, has_norm=True),
+        Product("qkv", qkv, hidden),
+        Product("o", hidden, attended, adds=True),
+        Product("gate_up", 2 * inner, hidden, is_gated=True),
+        Product("down", hidden, inner, adds=True),
+        Product("lm_head", vocab, hidden),
     ]
 
 
@@ -70,6 +71,7 @@ class Data:
     residual: Tensor
     norm: Tensor
     weight: Tensor
+    hidden: Hidden  # of x, with squares that make the norm's factor 1
 
 
 def data(product: Product, num_rows: int) -> list[Data]:
@@ -79,20 +81,25 @@ def data(product: Product, num_rows: int) -> list[Data]:
         return torch.randn(shape, device=DEVICE, dtype=DTYPE)
 
     columns, outputs = product.num_columns, product.num_outputs
-    return [
-        Data(normal(num_rows, columns), normal(num_rows, columns), normal(columns), normal(outputs, columns))
-        for _ in range(num_cold_copies(outputs * columns * DTYPE.itemsize))
-    ]
+    copies = []
+    for _ in range(num_cold_copies(outputs * columns * DTYPE.itemsize)):
+        x = normal(num_rows, columns)
+        squares = torch.full((num_rows, 128), columns / 128, device=DEVICE)
+        hidden = Hidden(x, x, EPS, squares)
+        copies.append(Data(x, normal(num_rows, outputs), normal(outputs), normal(outputs, columns), hidden))
+    return copies
 
 
 def run_stream(product: Product, config: StreamConfig, of: Data) -> Tensor:
-    x = add_rms_norm(of.x, of.residual, of.norm, EPS)[0] if product.has_norm else of.x
-    return stream(x, of.weight, None, config, is_gated=product.is_gated)
+    if product.adds:
+        return stream_add_norm(of.x, of.weight, None, config, of.residual, of.norm, EPS).total
+    return stream(of.x, of.weight, None, config, of.hidden, product.is_gated)
 
 
 def run_torch(product: Product, of: Data) -> Tensor:
-    x = add_rms_norm(of.x, of.residual, of.norm, EPS)[0] if product.has_norm else of.x
-    out = F.linear(x, of.weight)
+    out = F.linear(of.x, of.weight)
+    if product.adds:
+        return add_rms_norm(out, of.residual, of.norm, EPS)[1]
     return silu_mul(out) if product.is_gated else out
 
 

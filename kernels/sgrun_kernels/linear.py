@@ -1,10 +1,10 @@
 """Matrix products, on a GPU: few rows by streaming the weights once, more by the library.
 
 A step of few rows takes as long as its weights take to be read. One kernel reads them in pieces that stay in flight
-several deep, multiplies all rows at once, and applies the gate behind a product. The sum and norm in front are a kernel
-of their own: done by each of a product's programs they would read more than the weights of those programs.
-Every output is summed by one program, its warps each over their own columns, in a fixed order: no result depends on
-timing, or on the rows beside it.
+several deep, multiplies all rows at once, and carries what stands behind a product: the gate, or the sum with the
+residual stream and its norm. A norm's factor is known only when all programs are done, so that the next product applies
+it, to its finished sums. Every output is summed by one program, its warps each over their own columns, in a fixed
+order: no result depends on timing, or on the rows beside it.
 
 Shape legend: see `reference`.
 """
@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sgrun_kernels.activation import silu, silu_mul
+from sgrun_kernels.hidden import Hidden
 from sgrun_kernels.norms import add_rms_norm
 from sgrun_kernels.overlap import await_previous, launch_options, release_next
 
@@ -55,63 +56,116 @@ def stream_config(num_rows: int, num_outputs: int, dtype: torch.dtype, is_gated:
     )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias: x [T, K], weight [N, K] contiguous, bias [N]; returns [T, N]."""
-    if not _is_streamed(x):
-        return F.linear(x, weight, bias)
-    return stream(x, weight, bias, stream_config(len(x), len(weight), x.dtype, is_gated=False))
+def linear_add_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, norm: Tensor, eps: float
+) -> Hidden:
+    """x @ weight.T + bias + residual, and its norm: x [T, K], weight [H, K] contiguous, bias [H], residual [T, H], norm
+    [H]."""
+    if _is_streamed(x) and x.dtype != torch.float16:  # which has no room for what lacks the norm's factor
+        return stream_add_norm(x, weight, bias, _config(x, weight), residual, norm, eps)
+    delta = stream(x, weight, bias, _config(x, weight)) if _is_streamed(x) else F.linear(x, weight, bias)
+    normed, total = add_rms_norm(delta, residual, norm, eps)
+    return Hidden(total, normed, eps)
 
 
-def add_norm_linear(
-    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(linear(rms_norm(x + residual)), x + residual): x and residual [T, H], norm [H]; [T, N] and [T, H]."""
-    hidden, total = add_rms_norm(x, residual, norm, eps)
-    return linear(hidden, weight, bias), total
+def normed_linear(hidden: Hidden, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """hidden.normed @ weight.T + bias: weight [N, H] contiguous, bias [N]; returns [T, N]."""
+    if not _is_streamed(hidden.normed):
+        return F.linear(hidden.normed, weight, bias)
+    return stream(hidden.normed, weight, bias, _config(hidden.normed, weight), hidden=hidden)
 
 
-def add_norm_gate_up(
-    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(silu_mul(linear(rms_norm(x + residual))), x + residual): weight [2 * I, H]; returns [T, I] and [T, H]."""
-    hidden, total = add_rms_norm(x, residual, norm, eps)
-    if not _is_streamed(x):
-        return silu_mul(linear(hidden, weight, bias)), total
-    config = stream_config(len(x), len(weight) // 2, x.dtype, is_gated=True)
-    return stream(hidden, weight, bias, config, is_gated=True), total
+def normed_gate_up(hidden: Hidden, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """silu_mul of that product: weight [2 * I, H]; returns [T, I]."""
+    if not _is_streamed(hidden.normed):
+        return silu_mul(F.linear(hidden.normed, weight, bias))
+    config = stream_config(len(hidden.normed), len(weight) // 2, weight.dtype, is_gated=True)
+    return stream(hidden.normed, weight, bias, config, hidden=hidden, is_gated=True)
 
 
 def _is_streamed(x: Tensor) -> bool:
     return 0 < len(x) <= MAX_STREAM_ROWS
 
 
-def stream(x: Tensor, weight: Tensor, bias: Tensor | None, config: StreamConfig, is_gated: bool = False) -> Tensor:
-    """The product [T, N] or, gated, [T, N / 2] of up to block_rows rows."""
-    num_rows, num_columns = x.shape
+def _config(x: Tensor, weight: Tensor) -> StreamConfig:
+    return stream_config(len(x), len(weight), x.dtype, is_gated=False)
+
+
+def stream(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    config: StreamConfig,
+    hidden: Hidden | None = None,
+    is_gated: bool = False,
+) -> Tensor:
+    """The product [T, N] or, gated, [T, N / 2] of up to block_rows rows x [T, K], which may be `hidden.normed`."""
     num_outputs = len(weight) // 2 if is_gated else len(weight)
+    out = torch.empty(len(x), num_outputs, dtype=x.dtype, device=x.device)
+    squares, eps = (None, 0.0) if hidden is None else (hidden.squares, hidden.eps)
+    _launch(x, weight, bias, config, out, is_gated=is_gated, in_squares=squares, eps=eps)
+    return out
+
+
+def stream_add_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, config: StreamConfig, residual: Tensor, norm: Tensor, eps: float
+) -> Hidden:
+    """`linear_add_norm` of up to block_rows rows, with `squares`: one part for each program."""
+    total, normed = torch.empty(2, len(x), len(weight), dtype=x.dtype, device=x.device)
+    num_programs = triton.cdiv(len(weight), config.block_outputs)
+    squares = torch.empty(len(x), num_programs, dtype=torch.float32, device=x.device)
+    _launch(x, weight, bias, config, total, residual=residual, norm=norm, normed=normed, squares=squares)
+    return Hidden(total, normed, eps, squares)
+
+
+def _launch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    config: StreamConfig,
+    out: Tensor,
+    is_gated: bool = False,
+    in_squares: Tensor | None = None,
+    eps: float = 0.0,
+    residual: Tensor | None = None,
+    norm: Tensor | None = None,
+    normed: Tensor | None = None,
+    squares: Tensor | None = None,
+) -> None:
+    num_rows, num_outputs = out.shape
+    num_parts = 1 if in_squares is None else in_squares.shape[1]
     assert x.stride(1) == 1
+    assert residual is None or residual.is_contiguous()
     assert weight.is_contiguous()
-    out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
     _stream_kernel[(triton.cdiv(num_outputs, config.block_outputs),)](
         x,
         weight,
         bias,
         out,
+        in_squares,
+        residual,
+        norm,
+        normed,
+        squares,
         num_rows,
-        num_columns,
+        x.shape[1],
         num_outputs,
+        num_parts,
+        eps,
         x.stride(0),
         HAS_BIAS=bias is not None,
         IS_GATED=is_gated,
+        HAS_SQUARES=in_squares is not None,
+        ADDS=residual is not None,
         BLOCK_ROWS=config.block_rows,
         BLOCK_OUTPUTS=config.block_outputs,
         BLOCK_COLUMNS=config.block_columns,
-        PARTS=config.num_warps,
+        BLOCK_PARTS=triton.next_power_of_2(num_parts),
+        WARPS=config.num_warps,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **launch_options(),
     )
-    return out
 
 
 @triton.jit
@@ -120,31 +174,47 @@ def _stream_kernel(
     weight,
     bias,
     out,
+    in_squares,
+    residual,
+    norm,
+    normed,
+    squares,
     num_rows,
     num_columns,
     num_outputs,
+    num_parts,
+    eps,
     x_stride,
     HAS_BIAS: tl.constexpr,
     IS_GATED: tl.constexpr,
+    HAS_SQUARES: tl.constexpr,
+    ADDS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
-    PARTS: tl.constexpr,
+    BLOCK_PARTS: tl.constexpr,
+    WARPS: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
     """One program a block of outputs; gated, of the gate's and the up half's."""
+    await_previous(OVERLAPS, RELEASES=False)
+    program = tl.program_id(0)
     rows = tl.arange(0, BLOCK_ROWS)
     is_row = rows < num_rows
-    outputs = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    outputs = program * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     is_output = outputs < num_outputs
     weight_rows = weight + outputs.to(tl.int64) * num_columns
     up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
-    await_previous(OVERLAPS, RELEASES=False)
-    parts = tl.arange(0, PARTS)[:, None] * (BLOCK_COLUMNS // PARTS) + tl.arange(0, BLOCK_COLUMNS // PARTS)[None, :]
-    acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
-    up_acc = tl.zeros((PARTS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
+    if HAS_SQUARES:
+        parts = tl.arange(0, BLOCK_PARTS)
+        is_part = (parts < num_parts)[:, None] & is_row[None, :]
+        row_squares = tl.load(in_squares + rows[None, :] * num_parts + parts[:, None], mask=is_part, other=0.0)
+    PER_WARP: tl.constexpr = BLOCK_COLUMNS // WARPS
+    warp_columns = tl.arange(0, WARPS)[:, None] * PER_WARP + tl.arange(0, PER_WARP)[None, :]
+    acc = tl.zeros((WARPS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
+    up_acc = tl.zeros((WARPS, BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
     for start in range(0, num_columns, BLOCK_COLUMNS):
-        columns = start + parts  # [PARTS, BLOCK_COLUMNS / PARTS]
+        columns = start + warp_columns
         is_column = columns < num_columns
         is_weight = is_column[:, None, :] & is_output[None, :, None]
         piece = tl.load(weight_rows[None, :, None] + columns[:, None, :], mask=is_weight, other=0.0)
@@ -157,11 +227,25 @@ def _stream_kernel(
     release_next(OVERLAPS)
     result = tl.sum(acc, axis=0)  # [BLOCK_OUTPUTS, BLOCK_ROWS]
     up_result = tl.sum(up_acc, axis=0)
+    if HAS_SQUARES:
+        factor = tl.rsqrt(tl.sum(row_squares, axis=0) / num_columns + eps)[None, :]
+        result *= factor
+        up_result *= factor
     if HAS_BIAS:
         result += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
         if IS_GATED:
             up_result += tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
     if IS_GATED:
         result = silu(result) * up_result
-    out_places = out + rows[None, :] * num_outputs + outputs[:, None]
-    tl.store(out_places, result.to(out.dtype.element_ty), mask=is_output[:, None] & is_row[None, :])
+    result = result.to(out.dtype.element_ty)
+    places = rows[None, :] * num_outputs + outputs[:, None]
+    is_place = is_output[:, None] & is_row[None, :]
+    if ADDS:
+        added = tl.load(residual + places, mask=is_place, other=0.0).to(tl.float32)
+        result = (result.to(tl.float32) + added).to(out.dtype.element_ty)
+        total = result.to(tl.float32)
+        factors = tl.load(norm + outputs, mask=is_output, other=0.0).to(tl.float32)
+        tl.store(normed + places, (total * factors[:, None]).to(normed.dtype.element_ty), mask=is_place)
+        block_squares = tl.sum(tl.where(is_output[:, None], total * total, 0.0), axis=0)
+        tl.store(squares + rows * tl.num_programs(0) + program, block_squares, mask=is_row)
+    tl.store(out + places, result, mask=is_place)

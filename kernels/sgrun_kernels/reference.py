@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sgrun_kernels.hidden import Hidden
 
-def embed(token_ids: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows `token_ids` [T] of `weight` [V, H], zeros), both [T, H]: what stands before the first layer, as the sum of
-    two like what stands before any."""
-    embedded = F.embedding(token_ids, weight)
-    return embedded, torch.zeros_like(embedded)
+
+def embed_norm(token_ids: Tensor, weight: Tensor, norm: Tensor, eps: float) -> Hidden:
+    """Rows `token_ids` [T] of `weight` [V, H], and their norm by `norm` [H]."""
+    total = F.embedding(token_ids, weight)
+    return Hidden(total, rms_norm(total, norm, eps), eps)
 
 
 def can_pack_linear(dtype: torch.dtype, device: torch.device) -> bool:
@@ -66,20 +67,22 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
-def add_norm_linear(
-    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(linear(rms_norm(x + residual)), x + residual): x and residual [T, H], norm [H]; [T, N] and [T, H]."""
-    hidden, residual = add_rms_norm(x, residual, norm, eps)
-    return linear(hidden, weight, bias), residual
+def linear_add_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, norm: Tensor, eps: float
+) -> Hidden:
+    """linear(x, weight, bias) + residual, and its norm: x [T, K], weight [H, K], residual [T, H], norm [H]."""
+    normed, total = add_rms_norm(linear(x, weight, bias), residual, norm, eps)
+    return Hidden(total, normed, eps)
 
 
-def add_norm_gate_up(
-    x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(silu_mul(linear(rms_norm(x + residual))), x + residual): weight [2 * I, H]; returns [T, I] and [T, H]."""
-    gate_up, residual = add_norm_linear(x, residual, norm, eps, weight, bias)
-    return silu_mul(gate_up), residual
+def normed_linear(hidden: Hidden, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """linear(hidden.normed, weight, bias): weight [N, H]; returns [T, N]."""
+    return linear(hidden.normed, weight, bias)
+
+
+def normed_gate_up(hidden: Hidden, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """silu_mul of that product: weight [2 * I, H]; returns [T, I]."""
+    return silu_mul(linear(hidden.normed, weight, bias))
 
 
 def rotations(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

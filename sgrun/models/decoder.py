@@ -18,6 +18,7 @@ from sgrun.models.inputs import ForwardInputs
 from sgrun.models.operations import Operations
 from sgrun.models.weights import DecoderWeights, LayerWeights
 from sgrun_kernels import reference
+from sgrun_kernels.hidden import Hidden
 
 
 class Decoder:
@@ -47,27 +48,25 @@ class Decoder:
         alone: such a forward can be captured in a CUDA graph.
         """
         step = self._step(inputs, kv[0, 0])
-        delta, residual = self.ops.embed(inputs.token_ids, self.weights.embed)  # [T, H]
-        for index, layer in enumerate(self.weights.layers):
-            delta, residual = self._layer(layer, delta, residual, step, kv[index, 0], kv[index, 1])
+        weights, eps = self.weights, self.config.rms_norm_eps
+        hidden = self.ops.embed_norm(inputs.token_ids, weights.embed, weights.layers[0].input_norm, eps)
+        next_norms = [*(layer.input_norm for layer in weights.layers[1:]), weights.norm]
+        for index, (layer, next_norm) in enumerate(zip(weights.layers, next_norms, strict=True)):
+            hidden = self._layer(layer, next_norm, hidden, step, kv[index, 0], kv[index, 1])
         if inputs.logits_rows is not None:
-            delta, residual = delta[inputs.logits_rows], residual[inputs.logits_rows]
-        eps = self.config.rms_norm_eps
-        logits, _ = self.ops.add_norm_linear(delta, residual, self.weights.norm, eps, self.weights.lm_head)
-        return logits
+            hidden = hidden.rows(inputs.logits_rows)
+        return self.ops.normed_linear(hidden, weights.lm_head)
 
     def _layer(
-        self, weights: LayerWeights, delta: Tensor, residual: Tensor, step: _Step, k_cache: Tensor, v_cache: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(what this layer adds, the residual stream before that), both [T, H]."""
+        self, weights: LayerWeights, next_norm: Tensor, hidden: Hidden, step: _Step, k_cache: Tensor, v_cache: Tensor
+    ) -> Hidden:
+        """The residual stream behind this layer, with the norm in front of the next."""
         ops, eps = self.ops, self.config.rms_norm_eps
-        qkv, residual = ops.add_norm_linear(delta, residual, weights.input_norm, eps, weights.qkv, weights.qkv_bias)
+        qkv = ops.normed_linear(hidden, weights.qkv, weights.qkv_bias)
         attended = self._attention(weights, qkv, step, k_cache, v_cache)
-        delta = ops.linear(attended, weights.o, weights.o_bias)
-        inner, residual = ops.add_norm_gate_up(
-            delta, residual, weights.mlp_norm, eps, weights.gate_up, weights.gate_up_bias
-        )
-        return ops.linear(inner, weights.down, weights.down_bias), residual
+        hidden = ops.linear_add_norm(attended, weights.o, weights.o_bias, hidden.total, weights.mlp_norm, eps)
+        inner = ops.normed_gate_up(hidden, weights.gate_up, weights.gate_up_bias)
+        return ops.linear_add_norm(inner, weights.down, weights.down_bias, hidden.total, next_norm, eps)
 
     def _attention(self, weights: LayerWeights, qkv: Tensor, step: _Step, k_cache: Tensor, v_cache: Tensor) -> Tensor:
         """[T, Hq * D] of qkv [T, (Hq + 2 * Hk) * D]."""

@@ -13,22 +13,21 @@ from torch import Tensor
 
 from sgrun.errors import ConfigError
 from sgrun_kernels import reference
+from sgrun_kernels.hidden import Hidden
 
 
 class Operations(Protocol):
     """Both modules have these functions."""
 
-    def embed(self, token_ids: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]: ...
+    def embed_norm(self, token_ids: Tensor, weight: Tensor, norm: Tensor, eps: float) -> Hidden: ...
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
+    def linear_add_norm(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, norm: Tensor, eps: float
+    ) -> Hidden: ...
 
-    def add_norm_linear(
-        self, x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]: ...
+    def normed_linear(self, hidden: Hidden, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
-    def add_norm_gate_up(
-        self, x: Tensor, residual: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]: ...
+    def normed_gate_up(self, hidden: Hidden, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
     def rotations(self, positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]: ...
 

@@ -41,12 +41,13 @@ def test_add_rms_norm_is_the_references(dtype: torch.dtype, num_rows: int, num_c
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_tokens", [0, 1, 5])
 @pytest.mark.parametrize("num_columns", [63, 1500])
-def test_embed_takes_the_tokens_rows(dtype: torch.dtype, num_tokens: int, num_columns: int) -> None:
-    weight = torch.randn(11, num_columns).to(dtype)
+def test_embed_norm_takes_the_tokens_rows(dtype: torch.dtype, num_tokens: int, num_columns: int) -> None:
+    weight, norm = torch.randn(11, num_columns).to(dtype), torch.randn(num_columns).to(dtype)
     token_ids = torch.tensor([10, 0, 3, 3, 7])[:num_tokens]
-    actual = triton_ops.embed(token_ids, weight)
-    for part, expected in zip(actual, reference.embed(token_ids, weight), strict=True):
-        assert torch.equal(part, expected)
+    actual, expected = (ops.embed_norm(token_ids, weight, norm, 1e-5) for ops in (triton_ops, reference))
+    assert torch.equal(actual.total, expected.total)
+    _assert_near(actual.normed, expected.normed)
+    assert actual.squares is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

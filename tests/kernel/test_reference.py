@@ -74,21 +74,21 @@ def test_rope_writes_through_a_view_and_leaves_its_neighbours() -> None:
     assert torch.equal(qkv[:, 3:], values)
 
 
-def test_add_norm_linear_multiplies_the_norm_of_the_sum() -> None:
-    x, residual, norm = torch.randn(5, 16), torch.randn(5, 16), torch.randn(16)
+def test_linear_add_norm_sums_and_norms() -> None:
+    x, residual, norm = torch.randn(5, 16), torch.randn(5, 7), torch.randn(7)
     weight, bias = torch.randn(7, 16), torch.randn(7)
-    out, total = reference.add_norm_linear(x, residual, norm, 1e-6, weight, bias)
-    assert torch.equal(total, x + residual)
-    torch.testing.assert_close(out, reference.rms_norm(total, norm, 1e-6) @ weight.T + bias)
+    hidden = reference.linear_add_norm(x, weight, bias, residual, norm, 1e-6)
+    torch.testing.assert_close(hidden.total, x @ weight.T + bias + residual)
+    torch.testing.assert_close(hidden.normed, reference.rms_norm(hidden.total, norm, 1e-6))
+    assert hidden.squares is None
 
 
-def test_add_norm_gate_up_gates_the_second_half() -> None:
-    x, residual, norm = torch.randn(5, 16), torch.randn(5, 16), torch.randn(16)
-    weight, bias = torch.randn(14, 16), torch.randn(14)
-    out, total = reference.add_norm_gate_up(x, residual, norm, 1e-6, weight, bias)
-    assert torch.equal(total, x + residual)
-    gate, up = (reference.rms_norm(total, norm, 1e-6) @ weight.T + bias).chunk(2, dim=1)
-    torch.testing.assert_close(out, torch.nn.functional.silu(gate) * up)
+def test_normed_gate_up_gates_the_second_half() -> None:
+    x, weight, bias = torch.randn(5, 16), torch.randn(14, 16), torch.randn(14)
+    hidden = reference.Hidden(torch.randn(5, 16), x, 1e-6)
+    gate, up = (x @ weight.T + bias).chunk(2, dim=1)
+    torch.testing.assert_close(reference.normed_linear(hidden, weight, bias), torch.cat((gate, up), 1))
+    torch.testing.assert_close(reference.normed_gate_up(hidden, weight, bias), torch.nn.functional.silu(gate) * up)
 
 
 def test_rotations_are_angles_of_position_times_frequency() -> None:
