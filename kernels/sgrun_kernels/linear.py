@@ -25,6 +25,7 @@ from sgrun_kernels.norms import add_rms_norm
 from sgrun_kernels.overlap import await_previous, launch_options, release_next
 
 MAX_STREAM_ROWS = 16
+NUM_MULTIPROCESSORS = 132  # of an H100 or H200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +40,28 @@ class StreamConfig:
 
 
 def stream_config(num_rows: int, num_outputs: int, dtype: torch.dtype, is_gated: bool) -> StreamConfig:
-    """Pieces of 8 or 16 KiB of weights, the columns split among four warps, so that none is read from shared memory
+    """Pieces of 16 or 32 KiB of weights, the columns split among four warps, so that none is read from shared memory
     twice and no warp waits long for its own sums.
 
-    32 outputs a program, so that the rows are read less often, unless that leaves a multiprocessor of an H100's or
-    H200's 132 without one. All cuts add the same columns in the same order: a row gives the same bits among any others.
+    32 outputs a program, so that the rows are read less often, where that keeps no fewer multiprocessors at work. What
+    the rows are has no part in the order of the sums: a row gives the same bits among any others.
     """
     if dtype == torch.float32:
         return StreamConfig(block_rows=16, block_outputs=16, block_columns=64, num_warps=4, num_stages=3)
-    return StreamConfig(
-        block_rows=8 if num_rows <= 8 else 16,
-        block_outputs=32 if num_outputs >= 32 * 132 and not is_gated else 16,
-        block_columns=256,
-        num_warps=4,
-        num_stages=4,
-    )
+    block_rows = 8 if num_rows <= 8 else 16
+    if is_gated:
+        return StreamConfig(block_rows, block_outputs=16, block_columns=256, num_warps=4, num_stages=5)
+    if num_outputs >= 4 * 32 * NUM_MULTIPROCESSORS:  # many rounds of programs: small ones, several at a time
+        return StreamConfig(block_rows, block_outputs=32, block_columns=256, num_warps=4, num_stages=4)
+    block_outputs = 32 if _share_at_work(num_outputs, 32) >= _share_at_work(num_outputs, 16) else 16
+    return StreamConfig(block_rows, block_outputs, block_columns=512, num_warps=4, num_stages=4)
+
+
+def _share_at_work(num_outputs: int, block_outputs: int) -> float:
+    """Of the multiprocessors, in all rounds of programs of a product."""
+    num_programs = -(-num_outputs // block_outputs)
+    num_rounds = -(-num_programs // NUM_MULTIPROCESSORS)
+    return num_programs / (num_rounds * NUM_MULTIPROCESSORS)
 
 
 def linear_add_norm(
@@ -168,7 +176,7 @@ def _launch(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _stream_kernel(
     x,
     weight,
