@@ -2,15 +2,18 @@
 
     PYTHONPATH=.:kernels:kernels/benchmarks python benchmarks/masks.py [--smoke] [--tokenizer PATH]
 
-Each mask is computed from scratch over the whole vocabulary. Without `--tokenizer`, the vocabulary is made up: 131,072
-tokens of the lengths of a byte-level BPE. "steps" is how many bytes of tokens have to be walked for one row, the first
-refused byte of each counted. `--smoke` runs tiny sizes anywhere. A table and, last, one JSON line.
+Rows of automata of their own are each walked over the whole vocabulary; "shared" is the time where all rows are at one
+place of one automaton, "kept" where they have their bitmasks from the step before. Without `--tokenizer`, the
+vocabulary is made up: 131,072 tokens of the lengths of a byte-level BPE. "steps" is how many bytes of tokens have to be
+walked for one row, the first refused byte of each counted. `--smoke` runs tiny sizes anywhere. A table and, last, one
+JSON line.
 """
 
 from __future__ import annotations
 
 import os
 from argparse import ArgumentParser
+from copy import copy
 
 import numpy as np
 import torch
@@ -86,31 +89,57 @@ def main() -> None:
         else made_up_vocabulary(600 if args.smoke else 131072)
     )
     tables = VocabularyTables.build(vocabulary.flat, vocabulary.offsets, vocabulary.end_token_ids, DEVICE)
-    automata, results, frames = DeviceAutomata(DEVICE, max_users=64), [], allocate_frames(DEVICE)
-    print(f"{'place':<13}{'rows':>5}{'us':>9}{'steps':>10}{'steps/ns':>10}")
+    automata, results, frames = DeviceAutomata(DEVICE, max_users=300), [], allocate_frames(DEVICE)
+    print(f"{'place':<13}{'rows':>5}{'us':>9}{'shared':>9}{'kept':>9}{'steps':>10}{'steps/ns':>10}")
     for name, (spec, text) in PLACES.items():
         automaton = compile_grammar(spec)
         cursor = automaton.walker.advance(automaton.walker.start, text.encode())
-        index = automata.acquire(automaton)
         assert cursor is not None
         steps = num_steps(automaton, cursor, vocabulary)
         for num_rows in [2] if args.smoke else [1, 8, 64, 256]:
-            records = new_records(num_rows)
-            records["is_active"] = records["can_end"] = 1
-            for row in range(num_rows):
-                put_place(records, row, index, cursor)
-            rows, row_ids = Rows.allocate(num_rows, 1, DEVICE), torch.arange(num_rows, dtype=torch.int32, device=DEVICE)
-            rows.words.copy_(words_of(records))
-            masks = torch.zeros((num_rows, tables.num_words), dtype=torch.int32, device=DEVICE)
-            us = median_us([lambda: row_masks_(row_ids, rows, automata.arena, tables, masks, frames)])  # noqa: B023
-            print(f"{name:<13}{num_rows:>5}{us:>9.1f}{steps:>10}{steps * num_rows / us / 1000:>10.2f}")
-            results.append({"place": name, "num_rows": num_rows, "us": us, "steps": steps})
+            own = [copy(automaton) for _ in range(num_rows)]
+            apart = [automata.acquire(one) for one in own]
+            times = {
+                key: _masks_us(indices, cursor, has_mask, automata, tables, frames)
+                for key, indices, has_mask in (
+                    ("us", apart, False),
+                    ("shared_us", apart[:1] * num_rows, False),
+                    ("kept_us", apart, True),
+                )
+            }
+            for one in own:
+                automata.release(one)
+            us = times["us"]
+            columns = "".join(f"{value:>9.1f}" for value in times.values())
+            print(f"{name:<13}{num_rows:>5}{columns}{steps:>10}{steps * num_rows / us / 1000:>10.2f}")
+            results.append({"place": name, "num_rows": num_rows, **times, "steps": steps})
     for num_rows in [2] if args.smoke else [1, 64, 256]:
         us = {"commit_step_": _commit_us(num_rows, automata, tables), "decode_inputs_": _inputs_us(num_rows)}
         for name, value in us.items():
             print(f"{name:<16}{num_rows:>5}{value:>9.1f}")
             results.append({"operation": name, "num_rows": num_rows, "us": value})
     print_result("masks", copy_bandwidth(), results)
+
+
+def _masks_us(
+    indices: list[int],
+    cursor: Cursor,
+    has_mask: bool,
+    automata: DeviceAutomata,
+    tables: VocabularyTables,
+    frames: torch.Tensor,
+) -> float:
+    """Rows at one place of the automata of these indices."""
+    num_rows = len(indices)
+    records = new_records(num_rows)
+    records["is_active"] = records["can_end"] = 1
+    records["has_mask"] = has_mask
+    for row, index in enumerate(indices):
+        put_place(records, row, index, cursor)
+    rows, row_ids = Rows.allocate(num_rows, 1, DEVICE), torch.arange(num_rows, dtype=torch.int32, device=DEVICE)
+    rows.words.copy_(words_of(records))
+    masks = torch.zeros((num_rows, tables.num_words), dtype=torch.int32, device=DEVICE)
+    return median_us([lambda: row_masks_(row_ids, rows, automata.arena, tables, masks, frames)])
 
 
 def _commit_us(num_rows: int, automata: DeviceAutomata, tables: VocabularyTables) -> float:

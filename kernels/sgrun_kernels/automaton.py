@@ -27,9 +27,11 @@ from sgrun_kernels.fields import (
     COUNTER,
     COUNTS,
     DEPTH,
+    HAS_MASK,
     HAS_TEXT,
     HEAD_LEN,
     IS_ACCEPTING,
+    LEADER,
     MAX_DEPTH,
     MOVE,
     OP_BITS,
@@ -60,7 +62,8 @@ def row_masks_(
     assert vocabulary.token_bytes.numel() < 2**31, vocabulary.token_bytes.shape
     assert num_rows <= len(frames) * block, (num_rows, frames.shape)
     tables = arena.words, arena.words.view(torch.uint8), arena.heads
-    _end_kernel[(num_rows,)](row_ids, rows.words, *tables, frames, num_warps=1)
+    lanes = max(triton.next_power_of_2(num_rows), 32)
+    _end_kernel[(num_rows,)](row_ids, rows.words, *tables, frames, num_rows, ROWS=lanes, num_warps=1)
     _mask_kernel[(min(num_rows * num_blocks, len(frames)),)](
         row_ids,
         rows.words,
@@ -73,24 +76,48 @@ def row_masks_(
         num_blocks,
         vocabulary.size,
         vocabulary.num_words,
+        ROWS=lanes,
         BLOCK=block,
         num_warps=1,
     )
 
 
 @triton.jit
-def _end_kernel(row_ids, words, arena, arena_bytes, heads, frames):
-    """One program a row: whether the text so far is complete."""
-    row = words + tl.load(row_ids + tl.program_id(0)).to(tl.int64) * ROW_LEN
+def _end_kernel(row_ids, words, arena, arena_bytes, heads, frames, num_rows, ROWS: tl.constexpr):
+    """One program a row: whether the text so far is complete, and which row leads it to its bitmask."""
+    index = tl.program_id(0)
+    row = words + tl.load(row_ids + index).to(tl.int64) * ROW_LEN
     automaton = tl.load(row + AUTOMATON)
-    if automaton >= 0:
+    if (automaton >= 0) & (tl.load(row + HAS_MASK) == 0):
+        tl.store(row + LEADER, _leader(index, row, row_ids, words, num_rows, ROWS))
         lane = tl.arange(0, 32)
         own = frames + tl.program_id(0) * MAX_DEPTH * 2 + lane * 0
         lens = (lane == 0).to(tl.int32)
         head = heads + automaton * HEAD_LEN
-        state, _, _ = walk(lane, lens, row, own, 2, arena, arena_bytes, head, arena_bytes, 0, AT_END=True)
+        state, _, _, _ = walk(lane, lens, row, own, 2, arena, arena_bytes, head, arena_bytes, 0, AT_END=True)
         tl.store(row + IS_ACCEPTING, tl.max((state != 0).to(tl.int32), 0))
         tl.store(row + HAS_TEXT, 0)
+
+
+@triton.jit
+def _leader(index, row, row_ids, words, num_rows, ROWS: tl.constexpr):
+    """The first row at the same place of the same automaton, those first that have their bitmask; the row itself if
+    that one's stack is another."""
+    other = tl.arange(0, ROWS)
+    inside = other < num_rows
+    records = words + tl.load(row_ids + other, mask=inside, other=0).to(tl.int64) * ROW_LEN
+    is_same = inside
+    for field in tl.static_range(5):
+        word = (AUTOMATON, STATE, COUNTER, DEPTH, CAN_END)[field]
+        is_same = is_same & (tl.load(records + word, mask=inside, other=-1) == tl.load(row + word))
+    has_mask = tl.load(records + HAS_MASK, mask=inside, other=0) != 0
+    leader = tl.min(tl.where(is_same, tl.where(has_mask, other, other + ROWS), 2 * ROWS), 0) % ROWS
+    frame = tl.arange(0, 2 * MAX_DEPTH)
+    is_used = frame < 2 * tl.load(row + DEPTH)
+    stack = tl.load(row + STACK + frame, mask=is_used, other=0)
+    leaders = words + tl.load(row_ids + leader).to(tl.int64) * ROW_LEN + STACK
+    differs = stack != tl.load(leaders + frame, mask=is_used, other=0)
+    return tl.where(tl.max(differs.to(tl.int32), 0) == 0, leader, index)
 
 
 @triton.jit
@@ -108,37 +135,56 @@ def _mask_kernel(
     num_blocks,
     num_tokens,
     num_words,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program after the other takes a block of tokens of a row."""
-    lane = tl.arange(0, BLOCK)
+    """One program after the other takes a block of tokens: of a row that leads others, which all get its bits, or of
+    one whose leader has its bitmask, to copy."""
+    lane, index = tl.arange(0, BLOCK), tl.arange(0, ROWS)
     own = frames + tl.program_id(0).to(tl.int64) * MAX_DEPTH * BLOCK * 2 + lane * 2
-    for item in range(tl.program_id(0), num_rows * num_blocks, tl.num_programs(0)):
-        block = item // num_rows
-        row_id = tl.load(row_ids + item % num_rows).to(tl.int64)
-        row = words + row_id * ROW_LEN
-        automaton = tl.load(row + AUTOMATON)
-        if automaton >= 0:
+    inside = index < num_rows
+    row_id = tl.load(row_ids + index, mask=inside, other=0).to(tl.int64)
+    records = words + row_id * ROW_LEN
+    is_wanting = tl.load(records + AUTOMATON, mask=inside, other=-1) >= 0
+    is_wanting = is_wanting & (tl.load(records + HAS_MASK, mask=inside, other=1) == 0)
+    leader = tl.load(records + LEADER, mask=is_wanting, other=-1)
+    leader_id = tl.load(row_ids + leader, mask=is_wanting, other=0).to(tl.int64)
+    is_copy = tl.load(words + leader_id * ROW_LEN + HAS_MASK, mask=is_wanting, other=0) != 0
+    rank = tl.cumsum((is_wanting & (is_copy | (leader == index))).to(tl.int32), 0)
+    num_items = tl.max(rank, 0)
+    for item in range(tl.program_id(0), num_items * num_blocks, tl.num_programs(0)):
+        block = item // num_items
+        chosen = tl.min(tl.where(rank == item % num_items + 1, index, ROWS), 0)
+        row = words + tl.load(row_ids + chosen).to(tl.int64) * ROW_LEN
+        word = block * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
+        source = tl.load(row_ids + tl.load(row + LEADER)).to(tl.int64)
+        is_target = is_wanting & (leader == chosen) & (is_copy == 0)
+        if tl.load(words + source * ROW_LEN + HAS_MASK) != 0:
+            is_target = index == chosen
+            bits = tl.load(masks + source * num_words + word, mask=word < num_words, other=0)
+            has_text = tl.load(words + source * ROW_LEN + HAS_TEXT)
+        else:
             token = block * BLOCK + lane
             lens = tl.load(token_lens + token, mask=token < num_tokens, other=0).to(tl.int32)
-            head = heads + automaton * HEAD_LEN
-            state, _, _ = walk(
+            head = heads + tl.load(row + AUTOMATON) * HEAD_LEN
+            state, _, _, _ = walk(
                 token, lens, row, own, BLOCK * 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
             )
             allowed = (state != 0).to(tl.int32)
-            if tl.max(allowed, 0) > 0:
-                tl.store(row + HAS_TEXT, 1)  # by several programs, the same
-            can_end = tl.load(row + IS_ACCEPTING) & tl.load(row + CAN_END)
-            allowed |= (lens < 0).to(tl.int32) & can_end
-            bits = tl.reshape(allowed, [BLOCK // 32, 32]) << tl.arange(0, 32)[None, :]
-            word = block * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
-            tl.store(masks + row_id * num_words + word, tl.sum(bits, 1), mask=word < num_words)
+            has_text = tl.max(allowed, 0)
+            allowed |= (lens < 0).to(tl.int32) & tl.load(row + IS_ACCEPTING) & tl.load(row + CAN_END)
+            bits = tl.sum(tl.reshape(allowed, [BLOCK // 32, 32]) << tl.arange(0, 32)[None, :], 1)
+        if has_text > 0:
+            tl.store(records + HAS_TEXT, 1, mask=is_target)  # by several programs, the same
+        places = masks + row_id[:, None] * num_words + word[None, :]
+        bits = tl.broadcast_to(bits[None, :], [ROWS, BLOCK // 32])
+        tl.store(places, bits, mask=is_target[:, None] & (word < num_words)[None, :])
 
 
 @triton.jit
 def walk(token, lens, row, own, own_stride, arena, arena_bytes, head, token_bytes, num_tokens, AT_END: tl.constexpr):
-    """Where the first `lens` bytes of each `token` lead from the row's place: (state, counter, depth), state 0 if they
-    are refused or there are none. AT_END: where the end of the text leads.
+    """Where the first `lens` bytes of each `token` lead from the row's place: (state, counter, depth, the least
+    depth on the way), state 0 if they are refused or there are none. AT_END: where the end of the text leads.
 
     `own` points at each lane's memory for frames, which has a frame every `own_stride` words.
     """
@@ -166,7 +212,7 @@ def walk(token, lens, row, own, own_stride, arena, arena_bytes, head, token_byte
             at += 1
         state = tl.where(live, following, state)
         live = live & (state != 0) & (at < lens)
-    return state, counter, depth
+    return state, counter, depth, low
 
 
 @triton.jit

@@ -44,7 +44,8 @@ def row_masks_(
 ) -> None:
     """Writes the bitmask of each constrained row of `row_ids` [L] int32 to masks [R, words] int32, and its
     `is_accepting` and `has_text`. Bit i % 32 of word i // 32 is set if the place after token i is alive, for an end
-    token if the text is complete and the row's can_end is set. Rows without a constraint are left as they are.
+    token if the text is complete and the row's can_end is set. Rows without a constraint are left as they are, and
+    so are those with has_mask.
     `frames`: see `allocate_frames`.
     """
     records = rows.records()
@@ -52,7 +53,7 @@ def row_masks_(
     columns = vocabulary.token_bytes.numpy()
     for row_id in row_ids.tolist():
         record = records[row_id : row_id + 1]
-        if record["automaton"][0] < 0:
+        if record["automaton"][0] < 0 or record["has_mask"][0]:
             continue
         walker = ArenaWalker(arena, int(record["automaton"][0]))
         place = place_of(record[0])

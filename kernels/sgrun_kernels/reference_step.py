@@ -34,7 +34,8 @@ def commit_step_(
     step; then the ring goes on to the next.
 
     A row that takes its token has its constraint advanced, position, seq_len and the token's count one higher,
-    remaining one lower, and the token as its next input. See `Ring` for the ways a row ends.
+    remaining one lower, and the token as its next input; its bitmask, which must be of the place before, is kept if the
+    token led back to it. See `Ring` for the ways a row ends.
     """
     records = rows.records()
     index = int(ring.index)
@@ -85,6 +86,7 @@ def _commit(
         data = vocabulary.token_bytes[: int(vocabulary.token_lens[token_id]), token_id].numpy().tobytes()
         place = ArenaWalker(arena, automaton).advance(place_of(record[0]), data)
         assert place is not None, f"the bitmask allowed token {token_id}, the automaton refuses it"
+        record["has_mask"] = place == place_of(record[0])
         record["state"], record["counter"], record["depth"] = place.state, place.counter, len(place.stack)
         if place.stack:
             record["stack"][0, : len(place.stack)] = place.stack

@@ -52,7 +52,9 @@ ROW = np.dtype(
         ("has_text", "<i4"),  # written by row_masks_: some token with text is allowed
         ("drawn", "<i4"),  # written by sample_
         ("drawn_logprob", "<f4"),  # written by sample_, 0 unless wants_logprob
-        ("padding", "<i4", (6,)),  # to whole 16-byte pieces
+        ("has_mask", "<i4"),  # its bitmask is that of its place; written by commit_step_
+        ("leader", "<i4"),  # written by row_masks_: which row of the launch has the same place, itself if none
+        ("padding", "<i4", (4,)),  # to whole 16-byte pieces
         ("stop_ids", "<i4", (MAX_STOP_IDS,)),  # end tokens unless ignored, and the request's own; padded with -1
         ("stack", "<i4", (MAX_DEPTH, 2)),  # (site, counter), the outermost first
     ]

@@ -17,6 +17,7 @@ from sgrun_kernels.fields import (
     DRAWN_LOGPROB,
     FAILED,
     FINISHED,
+    HAS_MASK,
     HAS_TEXT,
     HEAD_LEN,
     IS_ACCEPTING,
@@ -152,13 +153,16 @@ def _advance(token, row, arena, arena_bytes, head, token_bytes, token_lens, num_
     lane = tl.arange(0, 32)
     lens = tl.where(lane == 0, tl.load(token_lens + token).to(tl.int32), 0)
     own = row + STACK + lane * 0
-    state, counter, depth = walk(
+    old_state, old_counter, old_depth = tl.load(row + STATE), tl.load(row + COUNTER), tl.load(row + DEPTH)
+    state, counter, depth, low = walk(
         token + lane * 0, lens, row, own, 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
     )
     is_walker = lane == 0
     tl.store(row + STATE + lane, state, mask=is_walker)
     tl.store(row + COUNTER + lane, counter, mask=is_walker)
     tl.store(row + DEPTH + lane, depth, mask=is_walker)
+    is_same = (state == old_state) & (counter == old_counter) & (depth == old_depth) & (low == old_depth)
+    tl.store(row + HAS_MASK + lane, is_same.to(tl.int32), mask=is_walker)
 
 
 @triton.jit

@@ -95,8 +95,10 @@ def _commit(automaton: Automaton, record: Any, seen: np.ndarray) -> tuple[int, i
         reason = STOPPED
     else:
         if is_constrained:
-            after = automaton.walker.advance(place_in(record[0]), VOCABULARY.token(token_id))
+            before = place_in(record[0])
+            after = automaton.walker.advance(before, VOCABULARY.token(token_id))
             assert after is not None
+            record["has_mask"] = after == before
             put_cursor(record, 0, after)
         if record["adjustment"][0] >= 0:
             seen[record["adjustment"][0], token_id] += 2
@@ -112,7 +114,10 @@ def _commit(automaton: Automaton, record: Any, seen: np.ndarray) -> tuple[int, i
 
 def _assert_equal_rows(actual: Any, expected: Any) -> None:
     for name in expected.dtype.names:
-        if name != "stack":
+        if name == "has_mask":  # a place that was left and come back to may be taken for another
+            assert (actual[name] <= expected[name]).all()
+            assert (actual[name] == expected[name])[expected["depth"] == 0].all()
+        elif name != "stack":
             assert actual[name].tolist() == expected[name].tolist(), name
     for row, other in zip(actual, expected, strict=True):
         assert place_in(row) == place_in(other)

@@ -9,7 +9,17 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from device_rows import DEVICE, all_ids, arena_of, implementations, placed, records_of, rows_of, tables_of
+from device_rows import (
+    DEVICE,
+    all_ids,
+    arena_of,
+    implementations,
+    placed,
+    put_cursor,
+    records_of,
+    rows_of,
+    tables_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata, cursors
@@ -115,18 +125,20 @@ def bits(mask: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_rows_of_several_automata_are_masked_apart_and_others_left_alone(implementation: ModuleType) -> None:
-    """Rows in any order, one of them without a constraint and one that is not asked for."""
+    """Rows in any order; one is without a constraint, one has a bitmask that stays, and one is not asked for."""
     compiled = [compile_grammar(RegexSpec(pattern)) for pattern in ("a*", "(ab)+c?", "[ab]{2,1500}")]
     places = [(i % 3, compiled[i % 3].walker.start) for i in range(7)]
     records = placed(places)
     records["automaton"][3] = -1
+    put_cursor(records[5:6], 2, compiled[2].walker.advance(compiled[2].walker.start, b"a"))
+    records["has_mask"][5] = 1
     rows, tables = rows_of(records), tables_of(VOCABULARY)
     masks = torch.full((7, tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
     frames = torch.zeros((5, 64, 32, 2), dtype=torch.int32)
     row_ids = torch.tensor([6, 3, 0, 5, 1, 2], dtype=torch.int32)
     implementation.row_masks_(row_ids, rows, arena_of(compiled), tables, masks, frames)
     for row_id, (index, cursor) in enumerate(places):
-        if row_id in (3, 4):
+        if row_id in (3, 4, 5):
             assert masks[row_id].tolist() == [0x5A5A5A5A] * tables.num_words
         else:
             expected, _ = expected_mask(compiled[index], cursor, VOCABULARY, can_end=True)
@@ -145,3 +157,29 @@ def test_one_token_may_fill_the_stack_and_empty_it(implementation: ModuleType) -
         masks, _ = masks_of(implementation, [compiled], placed([(0, cursor)]), vocabulary)
         expected, _ = expected_mask(compiled, cursor, vocabulary, can_end=True)
         assert bits(masks[0]) == bits(expected), num_open
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("has_mask", [False, True], ids=["computed", "kept"])
+def test_rows_at_one_place_get_the_same_mask_and_no_others_do(implementation: ModuleType, has_mask: bool) -> None:
+    """Equal states with other stacks, counters or rules for the end; and with `has_mask` rows whose mask is there."""
+    bracketed = compile_grammar(LarkSpec('start: "a" start "a" | "b" start "b" | "c"'))
+    counted = compile_grammar(RegexSpec("a{3,1500}"))
+    texts = [b"abc", b"bac", b"aac", b"aabc", b"ac"]
+    places = [(0, bracketed.walker.advance(bracketed.walker.start, text)) for text in texts]
+    places += [(1, counted.walker.advance(counted.walker.start, b"a" * count)) for count in (2, 2, 3, 1497, 1498)]
+    first, _ = masks_of(reference_automaton, [bracketed, counted], placed(places), VOCABULARY)
+    records = placed(places * 2)
+    records["can_end"][7] = 0
+    kept = [0, 6, 12, 17] if has_mask else []
+    records["has_mask"][kept] = 1
+    records["has_text"][kept] = 1
+    rows, tables = rows_of(records), tables_of(VOCABULARY)
+    masks = torch.full((20, tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
+    masks[kept] = torch.from_numpy(np.concatenate([first, first])[kept]).to(DEVICE)
+    frames = torch.zeros((5, 64, 32, 2), dtype=torch.int32)
+    implementation.row_masks_(all_ids(20), rows, arena_of([bracketed, counted]), tables, masks, frames)
+    for row_id, (index, cursor) in enumerate(places * 2):
+        expected, has_text = expected_mask([bracketed, counted][index], cursor, VOCABULARY, row_id != 7)
+        assert masks[row_id].tolist() == expected.tolist(), row_id
+        assert records_of(rows)["has_text"][row_id] == has_text, row_id
