@@ -1,10 +1,14 @@
 """Attention of one token per row over its pages, on a GPU: split over the sequence, merged by whoever comes last.
 
-A row is cut into splits by its own length alone: SPLIT_LEN tokens, and longer ones the longer it is, so that there are
-at most MAX_SPLITS. The parts of a row's splits are merged one after the other (flash decoding,
-https://arxiv.org/abs/2311.01282): by the program that has the whole row, as it goes; or, where several programs share
-the row, by the last of them to arrive, with the same operations in the same order. How many share it depends on the
-batch, what is computed does not: a row gives the same bits alone and in any batch.
+How a row is cut into splits depends on its own length alone (see `decode_splits`). The parts of a row's splits are
+merged one after the other (flash decoding, https://arxiv.org/abs/2311.01282): by the program that has the whole row, as
+it goes; or, where several programs share the row, by the last of them to arrive, with the same operations in the same
+order. How many share it depends on the batch, what is computed does not: a row gives the same bits alone and in any
+batch.
+
+Rows that stand side by side may be bundled: the splits that they have in common are computed by a launch of its own,
+for all query heads of a bundle together, so that their pages are read once; each row then goes on from these parts. The
+rows of a bundle know nothing of one another: the bits are the same.
 
 Shape legend: see `reference`; G is Hq / Hk, the query heads that share a key/value head.
 """
@@ -18,13 +22,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.decode_splits import (
+    MAX_SPLITS,
+    SPLIT_LEN,
+    block_tokens,
+    common_splits,
+    most_splits,
+    split_blocks,
+)
 from sgrun_kernels.overlap import await_previous, launch_options
 
-SPLIT_LEN = 128
-MAX_SPLITS = 32
 ENOUGH_ROW_HEADS = 256  # rows times key/value heads that keep an H100 or H200 busy with a program for each
 SHARED_PROGRAMS = 1024  # programs to aim at where there are fewer
 PROGRAM_LEN = 8192  # tokens that a program may have to itself
+BUNDLE_HEADS = 16  # query heads of a bundle at most: as many as one tensor-core operation takes
 LOG2_E = 1.4426950408889634
 
 
@@ -33,21 +44,33 @@ class DecodePlan:
     page_tables: Tensor  # [R, P] int32 or int64
     seq_lens: Tensor  # [R], read on the device alone
     num_programs: int  # that share a row and key/value head
+    bundle_rows: int  # rows of a bundle; 1 where none are bundled
+    bundle_programs: int  # that share a bundle and key/value head; 0 without bundles
+    common: Tensor  # [B] int32, splits that the rows of each bundle have in common; B is R / bundle_rows, rounded up
     parts: Tensor  # [R, Hk, S, G, D] float32, sums of weighted values; S the most splits of a row
     part_weights: Tensor  # [R, Hk, S, 2, G] float32: the highest score, to base 2, and the sum of the weights
     arrivals: Tensor  # [R, Hk] int32; 0 between launches
 
 
 def plan_decode(
-    page_tables: Tensor, seq_lens: Tensor, max_seq_len: int, k_cache: Tensor, num_q_heads: int
+    page_tables: Tensor,
+    seq_lens: Tensor,
+    max_seq_len: int,
+    k_cache: Tensor,
+    num_q_heads: int,
+    *,
+    shares_prefixes: bool = False,
 ) -> DecodePlan:
     """What `decode_attention` needs and all layers share, for caches of the shape of `k_cache`.
 
     page_tables [R, P] and seq_lens [R] int32 or int64; max_seq_len is no less than the longest of them, now and in
-    every replay of a graph that captures this.
+    every replay of a graph that captures this. With shares_prefixes, rows that stand side by side and whose tables
+    begin with the same pages read these together: the same results, sooner where much is shared.
     """
-    num_programs = programs_of_a_row(len(seq_lens) * k_cache.shape[2], max_seq_len)
-    return plan_shared(page_tables, seq_lens, max_seq_len, k_cache, num_q_heads, num_programs)
+    num_kv_heads, max_bundle = k_cache.shape[2], BUNDLE_HEADS * k_cache.shape[2] // num_q_heads
+    num_programs = programs_of_a_row(len(seq_lens) * num_kv_heads, max_seq_len)
+    bundle_rows = 1 << max_bundle.bit_length() - 1 if shares_prefixes and max_bundle else 1
+    return plan_shared(page_tables, seq_lens, max_seq_len, k_cache, num_q_heads, num_programs, bundle_rows)
 
 
 def programs_of_a_row(num_row_heads: int, max_seq_len: int) -> int:
@@ -56,47 +79,78 @@ def programs_of_a_row(num_row_heads: int, max_seq_len: int) -> int:
     return min(max(busy, -(-max_seq_len // PROGRAM_LEN)), most_splits(max_seq_len))
 
 
-def most_splits(max_seq_len: int) -> int:
-    """How many splits a row of up to so many tokens may have."""
-    share = -(-max_seq_len // MAX_SPLITS)
-    return -(-share * MAX_SPLITS // (SPLIT_LEN + share))
+def programs_of_a_bundle(num_bundle_heads: int, max_seq_len: int) -> int:
+    """How many programs share a bundle and key/value head, of `num_bundle_heads`."""
+    return min(max(SHARED_PROGRAMS // num_bundle_heads, 1), most_splits(max_seq_len))
 
 
 def plan_shared(
-    page_tables: Tensor, seq_lens: Tensor, max_seq_len: int, k_cache: Tensor, num_q_heads: int, num_programs: int
+    page_tables: Tensor,
+    seq_lens: Tensor,
+    max_seq_len: int,
+    k_cache: Tensor,
+    num_q_heads: int,
+    num_programs: int,
+    bundle_rows: int = 1,
 ) -> DecodePlan:
-    """A plan of that many programs to a row and key/value head; one program needs no memory for parts."""
-    num_rows, num_kv_heads, head_dim = len(seq_lens), k_cache.shape[2], k_cache.shape[3]
+    """A plan of that many programs to a row and key/value head, and so many rows to a bundle. One program to a row that
+    is in no bundle needs no memory for parts."""
+    num_rows, page_size, num_kv_heads, head_dim = len(seq_lens), *k_cache.shape[1:]
     group, device = num_q_heads // num_kv_heads, page_tables.device
-    num_parts = most_splits(max_seq_len) if num_programs > 1 else 0
+    num_parts = most_splits(max_seq_len) if num_programs > 1 or bundle_rows > 1 else 0
+    num_counted = num_rows if num_programs > 1 else 0
+    bundle_programs, common = 0, torch.empty(0, dtype=torch.int32, device=device)
+    if bundle_rows > 1:
+        common = common_splits(page_tables, seq_lens, bundle_rows, page_size, block_tokens(head_dim, k_cache.dtype))
+        bundle_programs = programs_of_a_bundle(len(common) * num_kv_heads, max_seq_len)
     return DecodePlan(
         page_tables,
         seq_lens,
         num_programs,
+        bundle_rows,
+        bundle_programs,
+        common,
         parts=torch.empty(num_rows, num_kv_heads, num_parts, group, head_dim, dtype=torch.float32, device=device),
         part_weights=torch.empty(num_rows, num_kv_heads, num_parts, 2, group, dtype=torch.float32, device=device),
-        arrivals=torch.zeros(num_rows if num_parts else 0, num_kv_heads, dtype=torch.int32, device=device),
+        arrivals=torch.zeros(num_counted, num_kv_heads, dtype=torch.int32, device=device),
     )
 
 
 def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePlan, scale: float) -> Tensor:
     """Attention of one token per row over the row's whole sequence: q [R, Hq, D] -> [R, Hq, D] contiguous."""
     num_rows, num_q_heads, head_dim = q.shape
-    num_kv_heads, num_parts, group = plan.parts.shape[1:4]
-    page_size = k_cache.shape[1]
     assert q.stride(2) == plan.page_tables.stride(1) == 1
     assert k_cache.is_contiguous()
     assert v_cache.is_contiguous()
     out = torch.empty(num_rows, num_q_heads, head_dim, dtype=q.dtype, device=q.device)
-    block_g = max(triton.next_power_of_2(group), 8)
+    if plan.bundle_rows > 1:
+        _launch(q, k_cache, v_cache, plan, scale, out, is_of_bundles=True)
+    _launch(q, k_cache, v_cache, plan, scale, out, is_of_bundles=False)
+    return out
+
+
+def _launch(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePlan, scale: float, out: Tensor, *, is_of_bundles: bool
+) -> None:
+    """Computes the common splits of all bundles, or else what remains of each row."""
+    num_rows, _, head_dim = q.shape
+    num_kv_heads, num_parts, group = plan.parts.shape[1:4]
+    page_size = k_cache.shape[1]
+    rows_at_once = plan.bundle_rows if is_of_bundles else 1
+    block_g = max(triton.next_power_of_2(rows_at_once * group), 8)
     block_d = max(triton.next_power_of_2(head_dim), 16)
-    block_n = _block_n(block_d, k_cache.dtype)
-    _decode_kernel[(num_rows * num_kv_heads, plan.num_programs)](
+    block_n = block_tokens(head_dim, k_cache.dtype)
+    if is_of_bundles:
+        grid = len(plan.common) * num_kv_heads, plan.bundle_programs
+    else:
+        grid = num_rows * num_kv_heads, plan.num_programs
+    _decode_kernel[grid](
         q,
         k_cache,
         v_cache,
         plan.page_tables,
         plan.seq_lens,
+        plan.common,
         out,
         plan.parts,
         plan.part_weights,
@@ -106,6 +160,7 @@ def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePl
         q.stride(1),
         plan.page_tables.stride(0),
         num_parts,
+        num_rows,
         PAGE_SIZE=page_size,
         CHUNK=min(page_size & -page_size, block_n),
         NUM_KV_HEADS=num_kv_heads,
@@ -113,6 +168,8 @@ def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePl
         HEAD_DIM=head_dim,
         SPLIT_LEN=SPLIT_LEN,
         MAX_SPLITS=MAX_SPLITS,
+        BUNDLE_ROWS=plan.bundle_rows,
+        IS_OF_BUNDLES=is_of_bundles,
         IS_SHARED=plan.num_programs > 1,
         BLOCK_G=block_g,
         BLOCK_D=block_d,
@@ -122,21 +179,16 @@ def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePl
         num_stages=3,
         **launch_options(),
     )
-    return out
 
 
-def _block_n(block_d: int, dtype: torch.dtype) -> int:
-    """Tokens of a block: 32 KiB of keys and values, in blocks of 16 tokens or more."""
-    return max(64 * 128 * 2 // (max(block_d, 128) * dtype.itemsize), 16)
-
-
-@triton.jit(do_not_specialize=["table_stride", "num_parts"])
+@triton.jit(do_not_specialize=["table_stride", "num_parts", "num_rows"])
 def _decode_kernel(
     q,
     k_cache,
     v_cache,
     page_tables,
     seq_lens,
+    common,
     out,
     parts,
     part_weights,
@@ -146,6 +198,7 @@ def _decode_kernel(
     q_head_stride,
     table_stride,
     num_parts,
+    num_rows,
     PAGE_SIZE: tl.constexpr,
     CHUNK: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr,
@@ -153,6 +206,8 @@ def _decode_kernel(
     HEAD_DIM: tl.constexpr,
     SPLIT_LEN: tl.constexpr,
     MAX_SPLITS: tl.constexpr,
+    BUNDLE_ROWS: tl.constexpr,
+    IS_OF_BUNDLES: tl.constexpr,
     IS_SHARED: tl.constexpr,
     BLOCK_G: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -160,33 +215,44 @@ def _decode_kernel(
     PARTS_AT_ONCE: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """Program (row and key/value head, n) of N takes the n-th of N equal runs of the row's splits."""
+    """Program (row and key/value head, n) of N takes the n-th of N equal runs of the row's splits, those behind the
+    common ones of its bundle. Or, of bundles: of the common ones of a bundle and key/value head."""
     await_previous(OVERLAPS)
-    row_head = tl.program_id(0).to(tl.int64)
-    row = row_head // NUM_KV_HEADS
-    head = row_head % NUM_KV_HEADS
-    seq_len = tl.load(seq_lens + row).to(tl.int32)
-    row_blocks = tl.cdiv(seq_len, BLOCK_N)
-    split_blocks = tl.cdiv(SPLIT_LEN + tl.cdiv(seq_len, MAX_SPLITS), BLOCK_N)
-    row_splits = tl.cdiv(row_blocks, split_blocks)
     n, num_programs = tl.program_id(1), tl.num_programs(1)
-    first = n * row_splits // num_programs * split_blocks
-    last = tl.minimum((n + 1) * row_splits // num_programs * split_blocks, row_blocks)
-
+    entry = tl.program_id(0).to(tl.int64) // NUM_KV_HEADS
+    head = tl.program_id(0).to(tl.int64) % NUM_KV_HEADS
     heads = tl.arange(0, BLOCK_G)
+    row = entry * BUNDLE_ROWS if IS_OF_BUNDLES else entry
+    seq_len = tl.load(seq_lens + row).to(tl.int32)
+    num_common = tl.load(common + row // BUNDLE_ROWS) if BUNDLE_ROWS > 1 else 0
+    row_blocks = tl.cdiv(seq_len, BLOCK_N)
+    blocks = split_blocks(seq_len, BLOCK_N, SPLIT_LEN, MAX_SPLITS)
+    row_splits = tl.cdiv(row_blocks, blocks)
+    if IS_OF_BUNDLES:
+        first = n * num_common // num_programs * blocks
+        last = (n + 1) * num_common // num_programs * blocks
+        q_rows, q_heads = row + heads // GROUP, heads % GROUP
+        is_head = heads < tl.minimum(num_rows - row, BUNDLE_ROWS) * GROUP
+    else:
+        num_own = row_splits - num_common
+        first = (num_common + n * num_own // num_programs) * blocks
+        last = tl.minimum((num_common + (n + 1) * num_own // num_programs) * blocks, row_blocks)
+        q_rows, q_heads = row, heads
+        is_head = heads < GROUP
     dims = tl.arange(0, BLOCK_D)
-    is_head = heads < GROUP
     is_q = is_head[:, None] & (dims < HEAD_DIM)[None, :]
-    q_heads = head * GROUP + heads
-    q_tile = tl.load(q + row * q_row_stride + q_heads[:, None] * q_head_stride + dims[None, :], mask=is_q, other=0.0)
+    q_places = q_rows * q_row_stride + (head * GROUP + q_heads) * q_head_stride
+    q_tile = tl.load(q + q_places[:, None] + dims[None, :], mask=is_q, other=0.0)
     table = page_tables + row * table_stride
-    row_parts = row_head * num_parts
-    part_places = heads[:, None] * HEAD_DIM + dims[None, :]
+    row_parts = (q_rows * NUM_KV_HEADS + head) * num_parts
     # Of the row, and of its split: the highest score, to base 2, the sum of the weights, and that of weighted values.
-    row_top = tl.full((BLOCK_G,), float("-inf"), tl.float32)
-    row_total = tl.zeros((BLOCK_G,), tl.float32)
-    row_acc = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
-    top, acc = row_top, row_acc
+    top = tl.full((BLOCK_G,), float("-inf"), tl.float32)
+    acc = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
+    row_top, row_total, row_acc = top, tl.zeros((BLOCK_G,), tl.float32), acc
+    if BUNDLE_ROWS > 1 and not IS_OF_BUNDLES and not IS_SHARED:
+        row_top, row_total, row_acc = _merged_parts(
+            parts, part_weights, row_parts, num_common, GROUP, HEAD_DIM, BLOCK_G, BLOCK_D, PARTS_AT_ONCE
+        )
     totals = tl.zeros((BLOCK_G, BLOCK_N), tl.float32)  # summed at the split's end
     pages = _pages(table, first, seq_len, PAGE_SIZE, CHUNK, BLOCK_N)
     for block in range(first, last):
@@ -207,46 +273,50 @@ def _decode_kernel(
         acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
         top = new_top
         pages = _pages(table, block + 1, seq_len, PAGE_SIZE, CHUNK, BLOCK_N)
-        if ((block + 1) % split_blocks == 0) | (block + 1 == row_blocks):
+        if ((block + 1) % blocks == 0) | (block + 1 == row_blocks):
             total = tl.sum(totals, axis=1)
-            if IS_SHARED:
-                part = row_parts + block // split_blocks
-                tl.store(parts + part * GROUP * HEAD_DIM + part_places, acc, mask=is_q)
-                tl.store(part_weights + part * 2 * GROUP + heads, top, mask=is_head)
-                tl.store(part_weights + part * 2 * GROUP + GROUP + heads, total, mask=is_head)
+            if IS_SHARED or IS_OF_BUNDLES:
+                part = row_parts + block // blocks
+                part_places = parts + (part * GROUP + q_heads)[:, None] * HEAD_DIM + dims[None, :]
+                if IS_OF_BUNDLES:
+                    # By halves: what the tile goes through on its way takes so little shared memory that a
+                    # multiprocessor has room for one more program.
+                    upper_places, lower_places = _halves(part_places)
+                    is_upper, is_lower = _halves(is_q.to(tl.int8))
+                    upper, lower = _halves(acc)
+                    tl.store(upper_places, upper, mask=is_upper != 0)
+                    tl.store(lower_places, lower, mask=is_lower != 0)
+                else:
+                    tl.store(part_places, acc, mask=is_q)
+                tl.store(part_weights + part * 2 * GROUP + q_heads, top, mask=is_head)
+                tl.store(part_weights + part * 2 * GROUP + GROUP + q_heads, total, mask=is_head)
             else:
                 row_top, row_total, row_acc = _merged(row_top, row_total, row_acc, top, total, acc)
             top = tl.full((BLOCK_G,), float("-inf"), tl.float32)
             totals = tl.zeros((BLOCK_G, BLOCK_N), tl.float32)
             acc = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
 
-    is_last = True
-    if IS_SHARED:
+    is_last = not IS_OF_BUNDLES
+    if IS_SHARED and not IS_OF_BUNDLES:
+        arrived = arrivals + entry * NUM_KV_HEADS + head
         tl.debug_barrier()  # all of this program's parts are written before it counts as arrived
-        is_last = tl.atomic_add(arrivals + row_head, 1, sem="acq_rel", scope="gpu") == num_programs - 1
+        is_last = tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu") == num_programs - 1
         if is_last:
-            tl.store(arrivals + row_head, 0)
-            for first_split in range(0, row_splits, PARTS_AT_ONCE):
-                for ahead in tl.static_range(PARTS_AT_ONCE):
-                    # Other programs wrote these: nothing is read through the L1. A part that there is not adds nothing.
-                    is_part = first_split + ahead < row_splits
-                    part = row_parts + first_split + ahead
-                    weights_place = part_weights + part * 2 * GROUP + heads
-                    is_weight = is_head & is_part
-                    no_top = tl.where(is_head, float("-inf"), 0.0)
-                    top = tl.load(weights_place, mask=is_weight, other=no_top, cache_modifier=".cg")
-                    total = tl.load(weights_place + GROUP, mask=is_weight, other=0.0, cache_modifier=".cg")
-                    acc = tl.load(
-                        parts + part * GROUP * HEAD_DIM + part_places,
-                        mask=is_q & is_part,
-                        other=0.0,
-                        cache_modifier=".cg",
-                    )
-                    row_top, row_total, row_acc = _merged(row_top, row_total, row_acc, top, total, acc)
+            tl.store(arrived, 0)
+            row_top, row_total, row_acc = _merged_parts(
+                parts, part_weights, row_parts, row_splits, GROUP, HEAD_DIM, BLOCK_G, BLOCK_D, PARTS_AT_ONCE
+            )
     if is_last:
         result = row_acc / tl.where(is_head, row_total, 1.0)[:, None]
-        out_places = row_head * GROUP * HEAD_DIM + part_places
-        tl.store(out + out_places, result.to(out.dtype.element_ty), mask=is_q)
+        out_heads = (entry * NUM_KV_HEADS + head) * GROUP + heads
+        tl.store(out + out_heads[:, None] * HEAD_DIM + dims[None, :], result.to(out.dtype.element_ty), mask=is_q)
+
+
+@triton.jit
+def _halves(tile):
+    """The upper and the lower half of the rows."""
+    rows: tl.constexpr = tile.shape[0]
+    return tile.reshape(2, rows // 2, tile.shape[1]).permute(1, 2, 0).split()
 
 
 @triton.jit
@@ -254,6 +324,42 @@ def _pages(table, block, seq_len, PAGE_SIZE: tl.constexpr, CHUNK: tl.constexpr, 
     """Page numbers of the chunks of a block, each of which lies in one page; loaded a block ahead of what waits."""
     starts = block * BLOCK_N + tl.arange(0, BLOCK_N // CHUNK) * CHUNK
     return tl.load(table + starts // PAGE_SIZE, mask=starts < seq_len, other=0)
+
+
+@triton.jit
+def _merged_parts(
+    parts,
+    part_weights,
+    row_parts,
+    num_splits,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PARTS_AT_ONCE: tl.constexpr,
+):
+    """The first `num_splits` parts of one row as one. Other programs wrote them: nothing is read through the L1. A part
+    that there is not adds nothing."""
+    heads, dims = tl.arange(0, BLOCK_G), tl.arange(0, BLOCK_D)
+    is_head = heads < GROUP
+    is_q = is_head[:, None] & (dims < HEAD_DIM)[None, :]
+    part_places = heads[:, None] * HEAD_DIM + dims[None, :]
+    no_top = tl.where(is_head, float("-inf"), 0.0)
+    row_top = tl.full((BLOCK_G,), float("-inf"), tl.float32)
+    row_total = tl.zeros((BLOCK_G,), tl.float32)
+    row_acc = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
+    for first_split in range(0, num_splits, PARTS_AT_ONCE):
+        for ahead in tl.static_range(PARTS_AT_ONCE):
+            is_part = first_split + ahead < num_splits
+            part = row_parts + first_split + ahead
+            weights_place = part_weights + part * 2 * GROUP + heads
+            is_weight = is_head & is_part
+            top = tl.load(weights_place, mask=is_weight, other=no_top, cache_modifier=".cg")
+            total = tl.load(weights_place + GROUP, mask=is_weight, other=0.0, cache_modifier=".cg")
+            acc_places = parts + part * GROUP * HEAD_DIM + part_places
+            acc = tl.load(acc_places, mask=is_q & is_part, other=0.0, cache_modifier=".cg")
+            row_top, row_total, row_acc = _merged(row_top, row_total, row_acc, top, total, acc)
+    return row_top, row_total, row_acc
 
 
 @triton.jit

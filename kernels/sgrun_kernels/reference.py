@@ -220,7 +220,13 @@ class DecodePlan:
 
 
 def plan_decode(
-    page_tables: Tensor, seq_lens: Tensor, max_seq_len: int, k_cache: Tensor, num_q_heads: int
+    page_tables: Tensor,
+    seq_lens: Tensor,
+    max_seq_len: int,
+    k_cache: Tensor,
+    num_q_heads: int,
+    *,
+    shares_prefixes: bool = False,  # here each row is read by itself
 ) -> DecodePlan:
     """What `decode_attention` needs and all layers share, for caches of the shape of `k_cache`.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from sgrun.engine.generation import SampleTask
 from sgrun.engine.scheduler import Row
 from sgrun.engine.scoring import ScoreTask
+from sgrun.engine.side_by_side import side_by_side
 from sgrun.engine.transfer import all_to_device
 from sgrun.models.inputs import ForwardInputs
 
@@ -43,9 +44,11 @@ class Batch:
 
 
 def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
-    """Packs `rows`, given in the order in which they were planned: extends first, then those of one token."""
+    """Packs `rows`, given in the order in which they were planned: extends first, then those of one token side by side
+    with their like."""
     copy_src, copy_dst = _copies(rows, page_size)
-    rows = [row for row in rows if row.num_tokens > 1] + [row for row in rows if row.num_tokens == 1]
+    decodes, decodes_share = side_by_side([row for row in rows if row.num_tokens == 1], page_size)
+    rows = [row for row in rows if row.num_tokens > 1] + decodes
     starts = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([row.num_tokens for row in rows], out=starts[1:])
     token_ids = np.empty(starts[-1], dtype=np.int64)
@@ -73,7 +76,7 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
             logits_rows.append(packed.start + position - row.start)
     seq_lens = [row.start + row.num_tokens for row in rows]
 
-    num_extends = sum(row.num_tokens > 1 for row in rows)
+    num_extends = len(rows) - len(decodes)
     arrays = [token_ids, positions, slots, copy_src, copy_dst, page_tables, np.array(seq_lens), starts]
     tensors = all_to_device([*arrays, np.array(logits_rows, dtype=np.int64)], device)
     inputs = ForwardInputs(
@@ -90,6 +93,7 @@ def build_batch(rows: list[Row], page_size: int, device: torch.device) -> Batch:
         seq_lens_host=seq_lens[:num_extends],
         extend_lens_host=[row.num_tokens for row in rows[:num_extends]],
         max_decode_len=max(seq_lens[num_extends:], default=0),
+        decodes_share=decodes_share,
     )
     return Batch(inputs, wanted, unknown)
 

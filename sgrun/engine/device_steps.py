@@ -11,11 +11,13 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import is_not
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sgrun.cache.prefix_cache import Lease
 from sgrun.engine.batch import Sampling, Scored, build_batch
 from sgrun.engine.decode_graphs import DecodeGraphs
 from sgrun.engine.device_automata import DeviceAutomata
@@ -26,6 +28,7 @@ from sgrun.engine.runner import ModelRunner
 from sgrun.engine.sampler import Sampled
 from sgrun.engine.scheduler import Row
 from sgrun.engine.sequence import Task
+from sgrun.engine.side_by_side import side_by_side
 from sgrun.engine.steps import Forward, StepResult
 from sgrun.engine.transfer import Arrival, to_device
 from sgrun.grammar.vocabulary import Vocabulary
@@ -78,6 +81,9 @@ class DeviceSteps:
         self._inputs = DecodeInputs.allocate(max_rows, max_pages, device)
         self._lanes = torch.full((max_rows,), self._state.spare, dtype=torch.int32, device=device)
         self._lane_ids: list[int] = []  # what stands in `_lanes`, spare rows left out
+        self._leases: list[Lease] = []  # of the last step of rows that go on; with them
+        self._order: list[int] = []  # the places among them of the rows in its lanes
+        self._shares = False  # whether these read prefixes together
         self._counting = torch.arange(max_rows + 1, device=device)
         self._masks = torch.zeros((max_rows + 1, vocabulary.num_words), dtype=torch.int32, device=device)
         self._vocabulary = VocabularyTables.build(vocabulary.flat, vocabulary.offsets, vocabulary.end_token_ids, device)
@@ -144,12 +150,22 @@ class DeviceSteps:
 
     def _launch_decode(self, rows: list[Row]) -> _Flight:
         """A step of rows that all go on from what the device has."""
+        rows, shares = self._side_by_side(rows)
         sampling = [(row, row.task) for row in rows if isinstance(row.task, SampleTask)]
         flight = self._flight(rows, sampling, [])
         self._fill_lanes(flight.row_ids)
-        logits = self._graphs.run(self._graphs.num_lanes(len(rows)), max(row.start for row in rows) + 1)
+        logits = self._graphs.run(self._graphs.num_lanes(len(rows)), max(row.start for row in rows) + 1, shares)
         flight.arrival = self._arrival(sampling, logits)
         return flight
+
+    def _side_by_side(self, rows: list[Row]) -> tuple[list[Row], bool]:
+        """`side_by_side` of rows that go on; worked out anew when they are others than in the step before."""
+        leases = [row.lease for row in rows]
+        if len(leases) != len(self._leases) or any(map(is_not, leases, self._leases)):
+            ordered, shares = side_by_side(rows, self._limits.page_size)
+            places = {id(row): place for place, row in enumerate(rows)}
+            self._leases, self._order, self._shares = leases, [places[id(row)] for row in ordered], shares
+        return [rows[place] for place in self._order], self._shares
 
     def _flight(self, rows: list[Row], sampling: list[Sampling], scored: list[Scored]) -> _Flight:
         """Brings the device's rows of what is sampled up to date."""
@@ -166,7 +182,7 @@ class DeviceSteps:
             self._lanes.copy_(to_device(lanes, self._device))
             self._lane_ids = row_ids
 
-    def _decode(self, num_lanes: int, max_len: int) -> Tensor:
+    def _decode(self, num_lanes: int, max_len: int, shares: bool) -> Tensor:
         """One step of the rows in the first lanes; captured, so that nothing here may look at values."""
         lanes, counting, rows = self._lanes[:num_lanes], self._counting, self._state.rows
         page_size, num_pages = self._limits.page_size, self._limits.num_pages
@@ -189,6 +205,7 @@ class DeviceSteps:
                 seq_lens_host=[],
                 extend_lens_host=[],
                 max_decode_len=max_len,
+                decodes_share=shares,
             )
         )
         if self._beside is not None:
@@ -196,11 +213,11 @@ class DeviceSteps:
         self._sample(lanes, logits)
         return logits
 
-    def _warm_up(self, num_lanes: int, max_len: int) -> None:
+    def _warm_up(self, num_lanes: int, max_len: int, shares: bool) -> None:
         """Runs a step of spare rows alone, which leaves no trace but in the ring's count."""
         row_ids = self._lane_ids
         self._fill_lanes([])
-        self._decode(num_lanes, max_len)
+        self._decode(num_lanes, max_len, shares)
         self._num_sampled += 1
         self._fill_lanes(row_ids)
 

@@ -110,7 +110,12 @@ class Decoder:
             )
         if num_extends < len(seq_lens):
             decode_plan = self.ops.plan_decode(
-                page_tables[num_extends:], seq_lens[num_extends:], inputs.max_decode_len, k_cache, num_heads
+                page_tables[num_extends:],
+                seq_lens[num_extends:],
+                inputs.max_decode_len,
+                k_cache,
+                num_heads,
+                shares_prefixes=inputs.decodes_share,
             )
         return _Step(inputs, cos, sin, sum(inputs.extend_lens_host), extend_plan, decode_plan)
 

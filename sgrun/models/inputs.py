@@ -32,3 +32,4 @@ class ForwardInputs:
     seq_lens_host: list[int]  # of the extends, these two on the host: no one has to wait for the device
     extend_lens_host: list[int]
     max_decode_len: int  # no seq_len of a decode is longer; in a captured graph the bound of all its replays
+    decodes_share: bool  # whether attention is to read once what decodes side by side have in common: the same results

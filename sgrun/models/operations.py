@@ -60,7 +60,14 @@ class Operations(Protocol):
     def extend_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: Any, scale: float) -> Tensor: ...
 
     def plan_decode(
-        self, page_tables: Tensor, seq_lens: Tensor, max_seq_len: int, k_cache: Tensor, num_q_heads: int
+        self,
+        page_tables: Tensor,
+        seq_lens: Tensor,
+        max_seq_len: int,
+        k_cache: Tensor,
+        num_q_heads: int,
+        *,
+        shares_prefixes: bool = False,
     ) -> Any: ...
 
     def decode_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: Any, scale: float) -> Tensor: ...

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise, product
+
 import pytest
 import torch
 from paged_rows import PagedRows
@@ -9,20 +12,27 @@ from torch import Tensor
 
 from sgrun_kernels.decode_attention import (
     ENOUGH_ROW_HEADS,
-    MAX_SPLITS,
     PROGRAM_LEN,
-    SPLIT_LEN,
     decode_attention,
-    most_splits,
     plan_decode,
     plan_shared,
+    programs_of_a_bundle,
     programs_of_a_row,
+)
+from sgrun_kernels.decode_splits import (
+    COLUMNS_AT_ONCE,
+    MAX_SPLITS,
+    SPLIT_LEN,
+    block_tokens,
+    common_splits,
+    most_splits,
 )
 
 # Triton's interpreter multiplies the bits of bfloat16 as integers.
 DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if torch.cuda.is_available() else [])
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 SCALE = 0.3
+SAME_BITS_HEADS = 16 if torch.cuda.is_available() else 8  # the interpreter's products differ with the size of a tile
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +46,7 @@ def _attended(
     chosen: list[int] | None = None,
     max_seq_len: int | None = None,
     num_programs: int | None = None,
+    bundle_rows: int = 1,
 ) -> Tensor:
     """Attention of the rows `chosen`, all of them by default."""
     chosen = list(range(len(rows.seq_lens))) if chosen is None else chosen
@@ -45,7 +56,7 @@ def _attended(
     if num_programs is None:
         plan = plan_decode(tables, lens, longest, rows.k_cache, rows.num_q_heads)
     else:
-        plan = plan_shared(tables, lens, longest, rows.k_cache, rows.num_q_heads, num_programs)
+        plan = plan_shared(tables, lens, longest, rows.k_cache, rows.num_q_heads, num_programs, bundle_rows)
     for part in (plan.parts, plan.part_weights):
         part.fill_(float("nan"))
     out = decode_attention(q[chosen], rows.k_cache, rows.v_cache, plan, SCALE)
@@ -134,6 +145,102 @@ def test_one_program_to_a_row_takes_no_memory_for_parts() -> None:
     alone, shared = (plan_shared(tables, lens, 1000, k_cache, 16, num) for num in (1, 2))
     assert alone.parts.numel() == alone.part_weights.numel() == alone.arrivals.numel() == 0
     assert shared.parts.shape == (2, 8, most_splits(1000), 2, 64)
+
+
+def _sharing(prefixes: list[int], seq_lens: list[int], num_q_heads: int, page_size: int = 16) -> PagedRows:
+    """Rows of which each begins with that many tokens of the row before it, in whole pages, the same pages."""
+    rows = PagedRows(seq_lens, page_size, num_q_heads, 2, 16, DTYPES[-1])
+    for row, prefix in enumerate(prefixes):
+        num_pages = prefix // page_size
+        rows.page_tables[row, :num_pages] = rows.page_tables[row - 1, :num_pages]
+        for stored in (rows.k, rows.v):
+            stored[row][: num_pages * page_size] = stored[row - 1][: num_pages * page_size]
+    return rows
+
+
+def _common(rows: PagedRows, bundle_rows: int) -> list[int]:
+    lens, page_size = torch.tensor(rows.seq_lens, dtype=torch.int32), rows.k_cache.shape[1]
+    block_n = block_tokens(rows.k_cache.shape[3], rows.dtype)
+    return common_splits(rows.page_tables.int(), lens, bundle_rows, page_size, block_n).tolist()
+
+
+def test_rows_of_a_bundle_have_the_whole_splits_over_their_same_pages_in_common() -> None:
+    block_n = block_tokens(16, DTYPES[-1])
+    split = -(-(SPLIT_LEN + 1000 // MAX_SPLITS) // block_n) * block_n
+    assert _common(_sharing([0, 800, 800, 800], [1000] * 4, 4), 4) == [800 // split]
+    assert _common(_sharing([0, 2 * split - 16], [1000] * 2, 4), 2) == [1]
+    assert _common(_sharing([0, 2 * split], [1000] * 2, 4), 2) == [2]
+    assert _common(_sharing([0, 2 * split], [1000, 2 * split], 4), 2) == [2]
+    assert _common(_sharing([0, 800, 0, 800], [1000] * 4, 4), 4) == [0]
+    assert _common(_sharing([0, 800, 0, 800, 0], [1000] * 5, 4), 2) == [800 // split, 800 // split, 1000 // split]
+
+
+def test_rows_that_are_cut_differently_have_nothing_in_common() -> None:
+    rows = _sharing([0, 128], [150, 2 * MAX_SPLITS * SPLIT_LEN], 4)
+    assert _common(rows, 2) == [0]
+
+
+def test_long_page_tables_are_compared_to_their_end() -> None:
+    lens, seq_len = torch.tensor([9000, 9000], dtype=torch.int32), 9000
+    tables = torch.arange(1, seq_len + 1, dtype=torch.int32).repeat(2, 1)
+    split = -(-(SPLIT_LEN + -(-seq_len // MAX_SPLITS)) // 64) * 64
+    for same in (100, COLUMNS_AT_ONCE, 5000, 8999, 9000):
+        tables[1, :same], tables[1, same:] = tables[0, :same], 0
+        assert common_splits(tables, lens, 2, 1, 64).tolist() == [same // split]
+
+
+@pytest.mark.parametrize(("num_q_heads", "bundle_rows"), [(4, 8), (4, 2), (2, 16), (6, 4), (14, 2), (32, 1), (64, 1)])
+def test_as_many_rows_are_bundled_as_a_tile_of_heads_holds(num_q_heads: int, bundle_rows: int) -> None:
+    rows = _sharing([0, 300, 300, 0, 300, 300, 300], [400] * 7, num_q_heads)
+    lens = torch.tensor(rows.seq_lens, dtype=torch.int32)
+    plan = plan_decode(rows.page_tables, lens, 400, rows.k_cache, num_q_heads, shares_prefixes=True)
+    assert plan.bundle_rows == (bundle_rows if num_q_heads != 4 else 8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bundled_rows_give_the_bits_that_each_gives_alone(seed: int) -> None:
+    rng = random.Random(seed)
+    num_rows, page_size, group = rng.randint(2, 11), rng.choice([4, 16]), rng.choice([1, 2, 3, 4, 7])
+    sizes = [rows for rows in (2, 4, 8, 16) if rows * group <= SAME_BITS_HEADS] or [2]
+    seq_lens = [rng.choice([rng.randint(400, 900), rng.randint(400, 420), 1]) for _ in range(num_rows)]
+    longest = [0, *(min(pair) for pair in pairwise(seq_lens))]
+    prefixes = [rng.choice([0, most, rng.randint(0, most), most]) for most in longest]
+    rows = _sharing(prefixes, seq_lens, 2 * group, page_size)
+    q = rows.queries(num_rows)
+    alone = _attended(rows, q)
+    _assert_near(rows, q, alone)
+    for num_programs, bundle_rows in product((1, 2), sizes):
+        together = _attended(rows, q, num_programs=num_programs, bundle_rows=bundle_rows)
+        if bundle_rows * group <= SAME_BITS_HEADS:
+            assert torch.equal(together, alone)
+        else:
+            _assert_near(rows, q, together)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of Triton's interpreter
+def test_nan_in_one_row_of_a_bundle_stays_in_that_row() -> None:
+    rows = _sharing([0, 800, 800, 800], [900] * 4, 4)
+    q = rows.queries(4)
+    clean = _attended(rows, q, bundle_rows=4)
+    q[1] = float("nan")
+    out = _attended(rows, q, num_programs=1, bundle_rows=4)
+    assert out[1].isnan().all()
+    for row in (0, 2, 3):
+        assert torch.equal(out[row], clean[row])
+
+
+def test_what_is_common_is_computed_once() -> None:
+    """The pages of the rows behind the first are another's as far as the bundle goes: nothing is read there."""
+    rows = _sharing([0, 800, 800, 800], [900] * 4, 4)
+    q, lens = rows.queries(4), torch.tensor([900] * 4, dtype=torch.int32)
+    plan = plan_shared(rows.page_tables, lens, 900, rows.k_cache, 4, 1, 4)
+    together = decode_attention(q, rows.k_cache, rows.v_cache, plan, SCALE)
+    rows.page_tables[1:, :40] = 0  # a page of NaN
+    assert torch.equal(decode_attention(q, rows.k_cache, rows.v_cache, plan, SCALE), together)
+
+
+def test_as_many_programs_share_a_bundle_as_keep_the_gpu_busy() -> None:
+    assert [programs_of_a_bundle(num, 4000) for num in (8, 128, 512, 4096)] == [16, 8, 2, 1]
 
 
 def test_queries_and_page_tables_may_be_views() -> None:

@@ -78,6 +78,7 @@ class Pool:
             seq_lens_host=seq_lens[: len(extends)],
             extend_lens_host=[extend_len for _, extend_len in extends],
             max_decode_len=max(seq_lens[len(extends) :], default=0),
+            decodes_share=False,
         )
 
     def forward(

@@ -55,6 +55,7 @@ def _inputs(token_ids: list[int], cached_len: int) -> ForwardInputs:
         seq_lens_host=[] if is_decode else [seq_len],
         extend_lens_host=[] if is_decode else [extend_len],
         max_decode_len=seq_len if is_decode else 0,
+        decodes_share=False,
     )
 
 
