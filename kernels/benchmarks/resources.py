@@ -123,8 +123,9 @@ def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads
     q = triton_ops.norm_rope_store(
         empty(num_rows, qkv_heads, dim), head_norm, head_norm, 1e-6, cos, sin, k_cache, v_cache, ids(num_rows)
     )
-    plan = triton_ops.plan_decode(ids(num_rows, 64), ids(num_rows), 1024, k_cache, heads)
-    triton_ops.decode_attention(q, k_cache, v_cache, plan, 0.1)
+    for shares in (False, True):
+        plan = triton_ops.plan_decode(ids(num_rows, 64), ids(num_rows), 1024, k_cache, heads, shares_prefixes=shares)
+        triton_ops.decode_attention(q, k_cache, v_cache, plan, 0.1)
     extend_plan = triton_ops.plan_extend(
         ids(num_rows, 64), ids(num_rows), ids(num_rows + 1), [900] * num_rows, [40] * num_rows, k_cache, heads
     )

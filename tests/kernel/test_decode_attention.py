@@ -176,8 +176,15 @@ def test_rows_of_a_bundle_have_the_whole_splits_over_their_same_pages_in_common(
 
 
 def test_rows_that_are_cut_differently_have_nothing_in_common() -> None:
-    rows = _sharing([0, 128], [150, 2 * MAX_SPLITS * SPLIT_LEN], 4)
-    assert _common(rows, 2) == [0]
+    tables, lens = torch.arange(1, 140).repeat(2, 1), torch.tensor([2040, 2100])
+    assert common_splits(tables, lens, 2, 16, 64).tolist() == [0]
+    assert common_splits(tables, lens + 60, 2, 16, 64).tolist() == [2100 // 256]
+
+
+def test_a_split_that_one_row_has_in_part_is_not_common() -> None:
+    tables, split = torch.arange(1, 140).repeat(2, 1), 3 * 64
+    assert common_splits(tables, torch.tensor([2 * split, 2 * split - 8]), 2, 16, 64).tolist() == [1]
+    assert common_splits(tables, torch.tensor([2 * split, 2 * split]), 2, 16, 64).tolist() == [2]
 
 
 def test_long_page_tables_are_compared_to_their_end() -> None:

@@ -99,3 +99,17 @@ def test_a_bound_beyond_every_row_changes_nothing() -> None:
     expected = pool.decoder.forward(inputs, pool.kv)
     actual = pool.decoder.forward(replace(inputs, max_decode_len=600, logits_rows=None), pool.kv)
     assert torch.equal(actual, expected)
+
+
+def test_decodes_on_the_same_pages_give_the_same_read_together() -> None:
+    ours, theirs = _pools(replace(LLAMA, num_layers=1))
+    pool = Pool(theirs.decoder, num_pages=320)
+    rows = [pool.add(_tokens(400, 3)) for _ in range(3)]
+    pool.forward([(rows[0], 399)])
+    for row in rows[1:]:
+        row.pages[:96], row.cached_len = rows[0].pages[:96], 384
+    pool.forward([(row, 15) for row in rows[1:]])
+    inputs = pool.inputs([], rows)
+    expected = ours.decoder.forward(inputs, pool.kv)
+    actual = ours.decoder.forward(replace(inputs, decodes_share=True), pool.kv)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
