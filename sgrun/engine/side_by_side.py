@@ -7,8 +7,8 @@ from itertools import pairwise, takewhile
 from sgrun.engine.scheduler import Row
 
 COMPARED_LEN = 256  # every so many tokens pages are compared: two rows on one page have all before it in common
-MIN_SHARED_LEN = 4096  # tokens that must be read once more each, and
-MIN_SHARED_RATIO = 0.25  # their share of all, for bundles to be worth a second kernel
+MIN_SHARED_LEN = 8192  # tokens that would be read again, behind the first row's, and
+MIN_SHARED_RATIO = 0.5  # their part of all, for bundles to be worth a launch of their own
 
 
 def side_by_side(rows: list[Row], page_size: int) -> tuple[list[Row], bool]:
