@@ -33,7 +33,8 @@ DTYPE = torch.bfloat16 if torch.cuda.is_available() else torch.float32  # the in
 PAGE_SIZE = 16
 SHARED = [(batch, shared, 96) for shared in (512, 2048, 8192) for batch in (4, 8, 16, 64, 256)]
 DECODES = [(batch, context) for context in (576, 2112, 8192) for batch in (1, 8, 32, 64, 128, 256)]
-EXTENDS = [(1, 512, 0), (8, 512, 0), (1, 2048, 0), (4, 2048, 0), (1, 8192, 0), (1, 512, 8192), (16, 8, 2048)]
+EXTENDS = [(1, 512, 0), (8, 512, 0), (1, 2048, 0), (4, 2048, 0), (1, 8192, 0), (1, 512, 8192)]
+EXTENDS += [(1, 8, 8192), (4, 64, 8192), (16, 8, 2048)]
 
 
 class Paged:

@@ -99,7 +99,7 @@ class CompilingDriver:
 
 
 def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads: int, kv_heads: int, dim: int) -> None:
-    """Each operation of a layer once: rows that decode, and as many that extend by 40 tokens."""
+    """Each operation of a layer once: rows that decode, and as many that extend by 40 tokens of 3,000."""
     qkv_heads, page_size = heads + 2 * kv_heads, 16
 
     def empty(*shape: int) -> torch.Tensor:
@@ -127,7 +127,7 @@ def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads
         plan = triton_ops.plan_decode(ids(num_rows, 64), ids(num_rows), 1024, k_cache, heads, shares_prefixes=shares)
         triton_ops.decode_attention(q, k_cache, v_cache, plan, 0.1)
     extend_plan = triton_ops.plan_extend(
-        ids(num_rows, 64), ids(num_rows), ids(num_rows + 1), [900] * num_rows, [40] * num_rows, k_cache, heads
+        ids(num_rows, 64), ids(num_rows), ids(num_rows + 1), [3000] * num_rows, [40] * num_rows, k_cache, heads
     )
     triton_ops.extend_attention(empty(40 * num_rows, heads, dim), k_cache, v_cache, extend_plan, 0.1)
 
