@@ -80,7 +80,7 @@ def _cut(
     row_parts = np.maximum(TARGET_PROGRAMS // np.maximum(counts * num_kv_heads, 1), 1)
     aligned_lens = -(-seq_lens // (row_parts * PART_ALIGNMENT)) * PART_ALIGNMENT
     part_lens = np.maximum(aligned_lens, MIN_PART_LEN)[rows]
-    num_parts = np.where(row_parts[rows] == 1, 1, -(-(positions + 1) // part_lens))
+    num_parts = -(-(positions + 1) // part_lens)
     is_cut = num_parts > 1
     first_parts = np.cumsum(num_parts * is_cut) - num_parts
     merges = np.stack((tokens, num_tokens, first_parts, num_parts), axis=1)[is_cut]

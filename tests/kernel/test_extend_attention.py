@@ -109,6 +109,17 @@ def test_tiles_with_the_most_to_read_come_first() -> None:
     assert len(plan.merges) == len(plan.parts) == 0
 
 
+def test_keys_are_cut_where_a_row_has_few_tiles() -> None:
+    """8 tiles of 64 tokens and 2 heads are 16 of 132 programs, so each is cut into 8 parts; 80 tiles fill them all."""
+    k_cache = torch.empty(1, 16, 2, 64, dtype=torch.float16)
+    none = torch.zeros(1, dtype=torch.int64)
+    plan = plan_extend(none[:, None], none, none, [80000], [512], k_cache, 4)
+    assert len(plan.tiles) == len(plan.parts) == 8 * 8
+    plan = plan_extend(none[:, None], none, none, [80000], [80 * 64], k_cache, 4)
+    assert len(plan.tiles) == 80
+    assert len(plan.parts) == 0
+
+
 def test_each_tile_sees_all_its_keys_once_and_some_of_every_part() -> None:
     draw = random.Random(0)
     k_cache = torch.empty(1, 16, 2, 64, dtype=torch.float16)
@@ -132,6 +143,7 @@ def test_each_tile_sees_all_its_keys_once_and_some_of_every_part() -> None:
             assert starts[-1] <= position
             assert ends[-1] == position + num_tokens
             assert all(start % 128 == 0 for start in starts)
+            assert len(starts) == 1 or starts[1] >= 1024
             assert list(numbers) == (list(merges[token, num_tokens]) if len(numbers) > 1 else [-1])
             assert num_tokens <= 64
             tokens += [(row, number) for number in range(token, token + num_tokens)]
