@@ -16,6 +16,7 @@ from sgrun_kernels.fields import (
     REPETITION_PENALTY,
     STOP_IDS,
 )
+from sgrun_kernels.strips import LINE, LINES, STRIP, lines_of, tokens_of
 
 
 @triton.jit
@@ -31,23 +32,45 @@ def effects_of(row, mask, seen, bias, vocab_size, mask_len):
 
 
 @triton.jit
-def effective(x, token, word, effects):
-    """The logits x of ids `token` as they count for the draw; -inf beyond the vocabulary. `word` is token // 32 and
-    broadcasts to `token`."""
+def has_mask_alone(effects):
+    """Whether neither penalties, bias nor banned ids have to do with a row, as with most rows."""
+    return (effects[6] < 0) & (effects[8] == 0)
+
+
+@triton.jit
+def mask_alone(effects):
+    """The effects of such a row, from which the compiler sees so: that takes half as many registers."""
+    row, mask, seen, bias, vocab_size, mask_len, _, automaton, _ = effects
+    return row, mask, seen, bias, vocab_size, mask_len, -1, automaton, False
+
+
+@triton.jit
+def effective(x, first_strip, effects):
+    """The logits x [TILE, 256] of strips as they count for the draw; -inf beyond the vocabulary."""
     row, mask, seen, bias, vocab_size, mask_len, adjustment, automaton, is_banned = effects
-    is_token = token < vocab_size
+    TILE: tl.constexpr = x.shape[0]
+    token = tokens_of(first_strip, TILE)
     if adjustment >= 0:
+        is_token = token < vocab_size
         place = adjustment.to(tl.int64) * vocab_size + token
         x = _penalised(x, tl.load(seen + place, mask=is_token, other=0), row)
         x += tl.load(bias + place, mask=is_token, other=0.0)
     if automaton >= 0:
+        word = lines_of(first_strip, TILE)
         bits = tl.load(mask + word, mask=word < mask_len, other=0)
-        x = tl.where((bits >> (token % 32)) & 1 != 0, x, float("-inf"))
+        bits = tl.reshape(tl.broadcast_to(bits[:, :, None], [TILE, LINES, LINE]), [TILE, STRIP])
+        x = tl.where((bits >> (token % LINE)) & 1 != 0, x, float("-inf"))
     if is_banned:
-        for i in tl.static_range(MAX_STOP_IDS):
+        for i in range(_num_stops(row)):
             x = tl.where(token == tl.load(row + STOP_IDS + i), float("-inf"), x)
-    x = tl.where(x == 0.0, 0.0, x)  # one zero: the order of keys tells two apart
-    return tl.where(is_token, x, float("-inf"))
+    if (first_strip + TILE) * STRIP > vocab_size:
+        x = tl.where(token < vocab_size, x, float("-inf"))
+    return x
+
+
+@triton.jit
+def _num_stops(row):
+    return tl.sum((tl.load(row + STOP_IDS + tl.arange(0, MAX_STOP_IDS)) >= 0).to(tl.int32), 0)
 
 
 @triton.jit

@@ -26,8 +26,8 @@ def mass_of(x, highest, scale):
 
 @triton.jit
 def key_of(x):
-    """int32 in the order of the floats, -inf included."""
-    bits = x.to(tl.int32, bitcast=True)
+    """int32 in the order of the floats, -inf included; both zeros have the same."""
+    bits = (x + 0.0).to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 

@@ -1,21 +1,23 @@
-"""Sampling in Triton, two launches for rows of any mix: one reads the logits once, block by block; in the other, one
-program a row combines its blocks and draws.
+"""Sampling in Triton, three launches for rows of any mix: one reads the logits once, strip by strip; the second reads
+those of rows with top_k or top_p, to find where to cut; the third draws, and reads the logits of rows with a cut again.
 
-Which token is drawn depends on float32 logits and masses, on sums of float32 within a block of 2,048 tokens, and else
-on integers; so neither the other rows nor a row's place have a part in it. What float32 leaves: a token's probability
-is right to about 1e-6 of itself, one below 1e-12 of the likeliest is 0, and the edge of top_p or min_p may lie one
-token off where a token reaches it to 1e-6.
+Which token is drawn depends on float32 logits and masses, on sums of float32 within a strip of 256 tokens, and else on
+integers; so neither the other rows nor a row's place have a part in it. What float32 leaves: a token's probability is
+right to about 1e-6 of itself, one below 1e-12 of the likeliest is 0, and the edge of top_p or min_p may lie one token
+off where a token reaches it to 1e-6.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgrun_kernels.cuts import bound_of, draw_cut, find_candidates, has_cut
-from sgrun_kernels.effects import effective, effects_of, float_at
+from sgrun_kernels.cuts import find_bracket, has_cut, is_last, is_plain
+from sgrun_kernels.effects import effective, effects_of, float_at, has_mask_alone, mask_alone
 from sgrun_kernels.fields import (
+    ADJUSTMENT,
     DRAWN,
     DRAWN_LOGPROB,
     NOT_FINITE,
@@ -24,24 +26,33 @@ from sgrun_kernels.fields import (
     ROW_LEN,
     SEED,
     TEMPERATURE,
+    TOP_K,
+    TOP_P,
     WANTS_LOGPROB,
 )
-from sgrun_kernels.masses import LOG2_E, mass_of, share_of, uniform_bits
+from sgrun_kernels.histograms import BINS, fill, find_cut, range_of
+from sgrun_kernels.masses import LOG2_E, UNIT, mass_of, share_of, uniform_bits
 from sgrun_kernels.reference_sampling import top_logprobs
 from sgrun_kernels.rows import Adjustments, Rows
-from sgrun_kernels.workspace import GROUP, SAMPLE_BLOCK, SampleWorkspace
+from sgrun_kernels.strips import LINE, LINES, STRIP, finite, lines_of, load_tile, tokens_of
+from sgrun_kernels.workspace import SampleWorkspace
 
 __all__ = ["sample_", "top_logprobs"]
 
-SCAN_WARPS = 8
-DRAW_WARPS = 8
+# The settings are measured: a program reads PARTS tiles of strips, all at once where a row has a bitmask at most; with
+# the registers that the compiler would like to have, fewer programs are under way, and it is slower.
+PARTS = 4
+SCAN_TILE = 4
+SCAN_WARPS = 4
+SCAN_REGISTERS = 80
+CUT_TILE = 8
+CUT_WARPS = 8
+CUT_PROGRAMS = 396  # three for each of 132 multiprocessors
+CUT_REGISTERS = 80
+ZERO_BITS = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}  # of a logit in float32
 
-_BLOCK = tl.constexpr(SAMPLE_BLOCK)
-_LINES = tl.constexpr(SAMPLE_BLOCK // 32)
-_GROUP = tl.constexpr(GROUP)
-_GROUPS = tl.constexpr(SAMPLE_BLOCK // GROUP)  # of a block
 _NEVER = tl.constexpr(2**31 - 1)  # above every token id
-_BLOCK_UNIT = tl.constexpr(2.0**42)  # of a block's mass: 2^21 tokens stay below 2^63
+_STRIP_UNIT = tl.constexpr(2.0**42)  # of a strip's mass: 2^21 tokens stay below 2^63
 
 
 def sample_(
@@ -54,10 +65,11 @@ def sample_(
 ) -> None:
     """See the twin. `workspace` has at least as many rows as `logits`."""
     num_rows, vocab_size = logits.shape
-    num_blocks = workspace.block_values.shape[2]
+    num_strips = workspace.stats.shape[2]
     assert logits.stride(1) == 1, logits.stride()
-    assert num_rows <= len(workspace.values), (num_rows, len(workspace.values))
-    assert workspace.values.shape[1] == adjustments.bias.shape[1] == vocab_size, (workspace.values.shape, vocab_size)
+    assert num_rows <= len(workspace.stats), (num_rows, len(workspace.stats))
+    assert num_strips == triton.cdiv(vocab_size, STRIP.value), (num_strips, vocab_size)
+    assert adjustments.bias.shape[1] == vocab_size, (adjustments.bias.shape, vocab_size)
     shared = (
         logits,
         row_ids,
@@ -65,22 +77,55 @@ def sample_(
         masks,
         adjustments.seen,
         adjustments.bias,
-        workspace.block_values,
-        workspace.block_ids,
-        workspace.group_max,
+        workspace.stats,
+        workspace.brackets,
+        workspace.num_ties,
     )
-    sizes = vocab_size, logits.stride(0), masks.shape[1], num_blocks
-    _scan_kernel[(num_rows, num_blocks)](*shared, *sizes, num_warps=SCAN_WARPS)
-    _draw_kernel[(num_rows,)](
+    sizes = vocab_size, logits.stride(0), masks.shape[1], num_strips
+    strips = triton.next_power_of_2(num_strips)
+    scan_arrivals, count_arrivals, keep_arrivals = workspace.arrivals
+    _scan_kernel[(triton.cdiv(num_strips, SCAN_TILE * PARTS), num_rows)](
         *shared,
-        workspace.groups,
-        workspace.values,
-        workspace.ids,
-        workspace.bins,
+        workspace.samples,
+        scan_arrivals,
         *sizes,
-        BLOCKS=triton.next_power_of_2(num_blocks),
-        BINS=workspace.bins.shape[1],
-        num_warps=DRAW_WARPS,
+        STRIPS=strips,
+        TILE=SCAN_TILE,
+        PARTS=PARTS,
+        num_warps=SCAN_WARPS,
+        maxnreg=SCAN_REGISTERS,
+    )
+    programs = min(num_rows * triton.cdiv(num_strips, CUT_TILE * PARTS), CUT_PROGRAMS)
+    lanes = max(triton.next_power_of_2(num_rows), 32)
+    _count_kernel[(programs,)](
+        *shared,
+        workspace.counts,
+        workspace.masses,
+        workspace.above,
+        count_arrivals,
+        num_rows,
+        *sizes,
+        STRIPS=strips,
+        TILE=CUT_TILE,
+        PARTS=PARTS,
+        ROWS=lanes,
+        ZERO_BITS=ZERO_BITS[logits.dtype],
+        num_warps=CUT_WARPS,
+        maxnreg=CUT_REGISTERS,
+    )
+    _draw_kernel[(num_rows + programs,)](
+        *shared,
+        workspace.kept,
+        workspace.ties,
+        keep_arrivals,
+        num_rows,
+        *sizes,
+        STRIPS=strips,
+        TILE=CUT_TILE,
+        PARTS=PARTS,
+        ROWS=lanes,
+        num_warps=CUT_WARPS,
+        maxnreg=CUT_REGISTERS,
     )
 
 
@@ -92,45 +137,135 @@ def _scan_kernel(
     masks,
     seen,
     bias,
-    block_values,
-    block_ids,
-    group_max,
+    stats,
+    brackets,
+    num_ties,
+    samples,
+    arrivals,
     vocab_size,
     stride,
     mask_len,
-    num_blocks,
+    num_strips,
+    STRIPS: tl.constexpr,
+    TILE: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
-    """One program for each row and block, as lines of 32 tokens: a word of the bitmask a line."""
-    index, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    """One program for each tile of each row. Rows with cuts also take samples, and the last program of such a row says
+    between which logits the cut lies."""
+    index = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(0) * TILE * PARTS
+    logits += index * stride
     row_id = tl.load(row_ids + index).to(tl.int64)
     row = words + row_id * ROW_LEN
     effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
-    temperature, is_cut = float_at(row + TEMPERATURE), has_cut(row, vocab_size)
+    temperature = float_at(row + TEMPERATURE)
+    scale = tl.where(temperature > 0, LOG2_E / tl.where(temperature > 0, temperature, 1.0), 0.0)
+    is_cut = (temperature > 0) & has_cut(row, vocab_size)
     wants_logprob = tl.load(row + WANTS_LOGPROB)
-    line = block * _LINES + tl.arange(0, _LINES)[:, None]
-    token = line * 32 + tl.arange(0, 32)[None, :]
-    raw = tl.load(logits + index * stride + token, mask=token < vocab_size, other=0.0).to(tl.float32)
-    is_finite = tl.abs(raw) < float("inf")
-    raw = tl.where(is_finite, raw, 0.0)
-    x = effective(raw, token, line, effects)
-    best = tl.max(tl.max(x, 1), 0)
-    values = block_values + index * 4 * num_blocks + block
-    ids = block_ids + index * 2 * num_blocks + block
-    tl.store(values, best)
-    tl.store(ids + num_blocks, tl.sum(tl.sum((~is_finite).to(tl.int32), 1), 0))
-    if temperature > 0:
-        highest = tl.where(best == float("-inf"), 0.0, best)
-        tl.store(values + num_blocks, tl.sum(tl.sum(tl.exp2((x - highest) * (LOG2_E / temperature)), 1), 0))
-        if is_cut:
-            maxima = tl.max(tl.reshape(tl.max(x, 1), [_GROUPS, _GROUP // 32]), 1)
-            tl.store(group_max + (index * num_blocks + block) * _GROUPS + tl.arange(0, _GROUPS), maxima)
+    stats += index * 4 * num_strips
+    samples += index * num_strips * LINES
+    if has_mask_alone(effects):
+        _scan(
+            logits, first, mask_alone(effects), scale, is_cut, wants_logprob, stats, samples, num_strips, TILE * PARTS
+        )
     else:
-        tl.store(ids, tl.min(tl.min(tl.where(x == best, token, _NEVER), 1), 0))
+        for part in range(PARTS):
+            _scan(logits, first + part * TILE, effects, scale, is_cut, wants_logprob, stats, samples, num_strips, TILE)
+    if is_cut:
+        if is_last(arrivals + index, tl.num_programs(0)):
+            find_bracket(stats, samples, brackets + index * 4, num_ties + index, row, vocab_size, num_strips, STRIPS)
+    elif first == 0:
+        tl.store(brackets + index * 4, float("nan"))
+
+
+@triton.jit
+def _scan(logits, first, effects, scale, is_cut, wants_logprob, stats, samples, num_strips, TILE: tl.constexpr):
+    """Writes what there is to know of a tile of logits. `scale`: log2(e) / temperature, 0 for greedy rows."""
+    raw = load_tile(logits, first, effects[4], TILE).to(tl.float32)
+    strip = first + tl.arange(0, TILE)
+    inside = strip < num_strips
     if wants_logprob != 0:
-        raw = tl.where(token < vocab_size, raw, float("-inf"))
-        highest = tl.max(tl.max(raw, 1), 0)
-        tl.store(values + 2 * num_blocks, highest)
-        tl.store(values + 3 * num_blocks, tl.sum(tl.sum(tl.exp2((raw - highest) * LOG2_E), 1), 0))
+        likely = tl.where(tokens_of(first, TILE) < effects[4], raw, float("-inf"))
+        highest = tl.max(likely, 1)
+        tl.store(stats + 2 * num_strips + strip, highest, mask=inside)
+        raw_mass = tl.sum(tl.exp2((likely - finite(highest)[:, None]) * LOG2_E), 1)
+        tl.store(stats + 3 * num_strips + strip, raw_mass, mask=inside)
+    x = effective(raw, first, effects)
+    highest = tl.max(x, 1)
+    mass = raw * 0.0  # NaN where a logit is not finite
+    if scale > 0:
+        mass += tl.exp2((x - finite(highest)[:, None]) * scale)
+    tl.store(stats + strip, highest, mask=inside)
+    tl.store(stats + num_strips + strip, tl.sum(mass, 1), mask=inside)
+    if is_cut:
+        line = lines_of(first, TILE)
+        chosen = (line * -1640531535 >> 27) & (LINE - 1)  # spread by Knuth's multiplier, 2^32 / golden ratio
+        is_sample = tl.arange(0, LINE)[None, None, :] == chosen[:, :, None]
+        sample = tl.sum(tl.where(is_sample, tl.reshape(x, [TILE, LINES, LINE]), 0.0), 2)
+        tl.store(samples + line, sample, mask=inside[:, None])
+
+
+@triton.jit
+def _count_kernel(
+    logits,
+    row_ids,
+    words,
+    masks,
+    seen,
+    bias,
+    stats,
+    brackets,
+    num_ties,
+    counts,
+    bin_masses,
+    above,
+    arrivals,
+    num_rows,
+    vocab_size,
+    stride,
+    mask_len,
+    num_strips,
+    STRIPS: tl.constexpr,
+    TILE: tl.constexpr,
+    PARTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    ZERO_BITS: tl.constexpr,
+):
+    """The programs share the tiles of the rows whose cut is to be found; the last one of a row finds it. ZERO_BITS: how
+    many bits of a logit in float32 are 0 for sure."""
+    lane = tl.arange(0, ROWS)
+    low = tl.load(brackets + lane * 4, mask=lane < num_rows, other=float("nan"))
+    high = tl.load(brackets + lane * 4 + 1, mask=lane < num_rows, other=float("nan"))
+    rank = tl.cumsum((high > low).to(tl.int32), 0)
+    num_tiles = tl.cdiv(num_strips, TILE * PARTS)
+    for item in range(tl.program_id(0), tl.max(rank, 0) * num_tiles, tl.num_programs(0)):
+        index = tl.min(tl.where(rank == item // num_tiles + 1, lane, ROWS), 0).to(tl.int64)
+        row_id = tl.load(row_ids + index).to(tl.int64)
+        row = words + row_id * ROW_LEN
+        effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
+        bracket = brackets + index * 4
+        scale = LOG2_E / float_at(row + TEMPERATURE)
+        logits_of = logits + index * stride, effects, tl.load(bracket + 2), scale, num_strips
+        bins_of = counts + index * BINS, bin_masses + index * BINS, above + index
+        zero_bits = tl.where(tl.load(row + ADJUSTMENT) < 0, ZERO_BITS, 0)
+        by_count, by_mass = tl.load(row + TOP_K) < vocab_size, float_at(row + TOP_P) < 1
+        lowest, highest = range_of(bracket, zero_bits)
+        first, mass = item % num_tiles * TILE * PARTS, tl.full((), 0, tl.int64)
+        for part in range(PARTS):
+            mass += fill(first + part * TILE, logits_of, bins_of, lowest, highest, zero_bits, by_count, by_mass, TILE)
+        tl.atomic_add(above + index, mass, sem="relaxed")
+        if is_last(arrivals + index, num_tiles):
+            total = _total_mass(stats + index * 4 * num_strips, scale, num_strips, STRIPS)
+            find_cut(logits_of, bins_of, bracket, num_ties + index, total, zero_bits, row, vocab_size, TILE)
+
+
+@triton.jit
+def _total_mass(stats, scale, num_strips, STRIPS: tl.constexpr):
+    """Of all tokens, in units of the likeliest, float64."""
+    strip = tl.arange(0, STRIPS)
+    highest = tl.load(stats + strip, mask=strip < num_strips, other=float("-inf"))
+    mass = tl.load(stats + num_strips + strip, mask=strip < num_strips, other=0.0)
+    return tl.sum(mass.to(tl.float64) * tl.exp2((highest - tl.max(highest, 0)) * scale).to(tl.float64), 0)
 
 
 @triton.jit
@@ -141,86 +276,134 @@ def _draw_kernel(
     masks,
     seen,
     bias,
-    block_values,
-    block_ids,
-    group_max,
-    groups,
-    values,
-    ids,
-    bins,
+    stats,
+    brackets,
+    num_ties,
+    kept,
+    ties,
+    arrivals,
+    num_rows,
     vocab_size,
     stride,
     mask_len,
-    num_blocks,
-    BLOCKS: tl.constexpr,
-    BINS: tl.constexpr,
+    num_strips,
+    STRIPS: tl.constexpr,
+    TILE: tl.constexpr,
+    PARTS: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """One program a row: from its blocks to its token."""
-    index = tl.program_id(0).to(tl.int64)
-    row_id = tl.load(row_ids + index).to(tl.int64)
-    row = words + row_id * ROW_LEN
-    effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
-    logits += index * stride
-    block_values += index * 4 * num_blocks
-    block_ids += index * 2 * num_blocks
-    block = tl.arange(0, BLOCKS)
-    inside = block < num_blocks
-    highest = tl.load(block_values + block, mask=inside, other=float("-inf"))
-    best = tl.max(highest, 0)
-    token = tl.full((), NOTHING_ALLOWED, tl.int32)
-    if tl.sum(tl.load(block_ids + num_blocks + block, mask=inside, other=0), 0) > 0:
-        token = tl.full((), NOT_FINITE, tl.int32)
-    elif best > float("-inf"):
-        temperature = float_at(row + TEMPERATURE)
-        if temperature == 0:
-            best_ids = tl.load(block_ids + block, mask=inside, other=_NEVER)
-            token = tl.min(tl.where(highest == best, best_ids, _NEVER), 0)
-        else:
-            scale = LOG2_E / temperature
-            mass = tl.load(block_values + num_blocks + block, mask=inside, other=0.0)
-            mass = mass.to(tl.float64) * tl.exp2((highest - best) * scale).to(tl.float64)
-            bits = uniform_bits(tl.load((row + SEED).to(tl.pointer_type(tl.int64))), tl.load(row + POSITION))
-            if has_cut(row, vocab_size):
-                num_groups = num_blocks * _GROUPS
-                group = tl.arange(0, BLOCKS * _GROUPS)
-                group_max += index * num_groups
-                maxima = tl.load(group_max + group, mask=group < num_groups, other=float("-inf"))
-                total = tl.sum(mass, 0)
-                bound = bound_of(maxima, best, scale, total, row, vocab_size)
-                groups += index * num_groups
-                values += index * vocab_size
-                ids += index * vocab_size
-                count = find_candidates(logits, effects, maxima, group, bound, groups, values, ids, vocab_size)
-                found = values, ids, count, best, scale
-                token = draw_cut(found, bins + index * BINS, bound, total, bits, row, vocab_size)
+    """A program for each row without a cut; those behind them share the tiles of the others, to sum what is kept. The
+    last one of a row draws."""
+    strip = tl.arange(0, STRIPS)
+    if tl.program_id(0) < num_rows:
+        index = tl.program_id(0).to(tl.int64)
+        stats += index * 4 * num_strips
+        highest = tl.load(stats + strip, mask=strip < num_strips, other=float("-inf"))
+        mass = tl.load(stats + num_strips + strip, mask=strip < num_strips, other=0.0)
+        row_id = tl.load(row_ids + index).to(tl.int64)
+        row = words + row_id * ROW_LEN
+        effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
+        logits += index * stride
+        if is_plain(brackets + index * 4):
+            token = _draw_plain(logits, effects, highest, mass, row)
+            _finish(token, logits, stats, row, num_strips, STRIPS)
+    else:
+        lane = tl.arange(0, ROWS)
+        low = tl.load(brackets + lane * 4, mask=lane < num_rows, other=float("nan"))
+        rank = tl.cumsum((low == low).to(tl.int32), 0)
+        num_tiles = tl.cdiv(num_strips, TILE * PARTS)
+        for item in range(tl.program_id(0) - num_rows, tl.max(rank, 0) * num_tiles, tl.num_programs(0) - num_rows):
+            index = tl.min(tl.where(rank == item // num_tiles + 1, lane, ROWS), 0).to(tl.int64)
+            row_id = tl.load(row_ids + index).to(tl.int64)
+            row = words + row_id * ROW_LEN
+            effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
+            own, own_kept, own_ties = logits + index * stride, kept + index * num_strips, ties + index * num_strips
+            best, cut = tl.load(brackets + index * 4 + 2), tl.load(brackets + index * 4 + 3)
+            scale = LOG2_E / float_at(row + TEMPERATURE)
+            first = item % num_tiles * TILE * PARTS
+            if has_mask_alone(effects):
+                _keep(own, first, mask_alone(effects), best, cut, scale, own_kept, own_ties, num_strips, TILE * PARTS)
             else:
-                token = _draw_plain(logits, effects, block, highest, mass, scale, bits, vocab_size)
-    tl.store(row + DRAWN, token)
-    logprob = tl.full((), 0.0, tl.float32)
-    if (tl.load(row + WANTS_LOGPROB) != 0) & (token >= 0):
-        highest = tl.load(block_values + 2 * num_blocks + block, mask=inside, other=float("-inf"))
-        raw_best = tl.max(highest, 0)
-        mass = tl.load(block_values + 3 * num_blocks + block, mask=inside, other=0.0)
-        mass = tl.sum(mass * tl.exp2((highest - raw_best) * LOG2_E), 0)
-        logprob = tl.load(logits + token).to(tl.float32) - raw_best - tl.log(mass)
-    tl.store((row + DRAWN_LOGPROB).to(tl.pointer_type(tl.float32)), logprob)
+                for part in range(PARTS):
+                    _keep(own, first + part * TILE, effects, best, cut, scale, own_kept, own_ties, num_strips, TILE)
+            if is_last(arrivals + index, num_tiles):
+                own_stats = stats + index * 4 * num_strips
+                highest = tl.load(own_stats + strip, mask=strip < num_strips, other=float("-inf"))
+                weight = (tl.load(own_kept + strip, mask=strip < num_strips, other=0.0) * UNIT).to(tl.int64)
+                num_at_cut = tl.load(own_ties + strip, mask=strip < num_strips, other=0)
+                before = tl.cumsum(num_at_cut, 0) - num_at_cut
+                kept_ties = tl.minimum(tl.maximum(tl.load(num_ties + index) - before, 0), num_at_cut)
+                weight += kept_ties * mass_of(cut, best, scale)
+                token = _draw(own, effects, weight, kept_ties, highest, cut, scale, row)
+                _finish(token, own, own_stats, row, num_strips, STRIPS)
 
 
 @triton.jit
-def _draw_plain(logits, effects, block, highest, mass, scale, bits, vocab_size):
-    """Chooses a block by its share of the mass, then a token in it, by the part of the share that is left."""
-    weight = (mass * _BLOCK_UNIT).to(tl.int64)
+def _keep(logits, first, effects, best, cut, scale, kept, ties, num_strips, TILE: tl.constexpr):
+    """Writes the mass above the cut and the number of tokens at it of each strip of a tile."""
+    strip = first + tl.arange(0, TILE)
+    x = effective(load_tile(logits, first, effects[4], TILE).to(tl.float32), first, effects)
+    mass = tl.where(x > cut, tl.exp2((x - best) * scale), 0.0)
+    tl.store(kept + strip, tl.sum(mass, 1), mask=strip < num_strips)
+    tl.store(ties + strip, tl.sum((x == cut).to(tl.int32), 1), mask=strip < num_strips)
+
+
+@triton.jit
+def _draw_plain(logits, effects, highest, mass, row):
+    """The draw of a row without a cut: the best token, or any by its mass. `highest`, `mass`: of its strips."""
+    best, temperature = tl.max(highest, 0), float_at(row + TEMPERATURE)
+    token = tl.full((), NOTHING_ALLOWED, tl.int32)
+    if tl.max((mass != mass).to(tl.int32), 0) > 0:
+        token = tl.full((), NOT_FINITE, tl.int32)
+    elif best > float("-inf"):
+        scale, least = tl.full((), 1.0, tl.float32), best
+        weight = (highest == best).to(tl.int64)
+        if temperature > 0:
+            scale, least = LOG2_E / temperature, tl.full((), float("-inf"), tl.float32)
+            weight = (mass.to(tl.float64) * tl.exp2((highest - best) * scale).to(tl.float64) * _STRIP_UNIT).to(tl.int64)
+        kept_ties = tl.full((highest.shape[0],), STRIP, tl.int32)
+        token = _draw(logits, effects, weight, kept_ties, highest, least, scale, row)
+    return token
+
+
+@triton.jit
+def _draw(logits, effects, weight, kept_ties, highest, least, scale, row):
+    """Chooses a strip by its share of the weights [STRIPS] int64, then a token in it by the part of the share that is
+    left: of those above the logit `least`, or equal to it and among the first `kept_ties` [STRIPS] of their strip."""
+    bits = uniform_bits(tl.load((row + SEED).to(tl.pointer_type(tl.int64))), tl.load(row + POSITION))
+    strip = tl.arange(0, weight.shape[0])
     reached = tl.cumsum(weight, 0)
     target = share_of(bits, tl.sum(weight, 0))
-    chosen = tl.min(tl.where(reached > target, block, _NEVER), 0)
-    is_chosen = block == chosen
+    target = tl.where(float_at(row + TEMPERATURE) == 0, 0, target)
+    chosen = tl.min(tl.where(reached > target, strip, _NEVER), 0)
+    is_chosen = strip == chosen
     chosen_weight = tl.sum(tl.where(is_chosen, weight, 0), 0)
     rest = target - tl.sum(tl.where(is_chosen, reached - weight, 0), 0)
-    token = chosen * _BLOCK + tl.arange(0, _BLOCK)
-    x = tl.load(logits + token, mask=token < vocab_size, other=0.0).to(tl.float32)
-    x = effective(x, token, token // 32, effects)
-    token_mass = mass_of(x, tl.max(tl.where(is_chosen, highest, float("-inf")), 0), scale)
-    total = tl.sum(token_mass, 0)
+    num_ties = tl.sum(tl.where(is_chosen, kept_ties, 0), 0)
+    top = tl.max(tl.where(is_chosen, highest, float("-inf")), 0)
+    x = load_tile(logits, chosen, effects[4], 1).to(tl.float32)
+    x = tl.reshape(effective(x, chosen, effects), [STRIP])
+    is_tie = x == least
+    is_kept = (x > least) | (is_tie & (tl.cumsum(is_tie.to(tl.int32), 0) <= num_ties))
+    mass = tl.where(is_kept, mass_of(x, top, scale), 0)
+    total = tl.sum(mass, 0)
     share = (rest.to(tl.float64) / chosen_weight.to(tl.float64) * total.to(tl.float64)).to(tl.int64)
     share = tl.minimum(share, total - 1)
-    return tl.min(tl.where(tl.cumsum(token_mass, 0) > share, token, _NEVER), 0)
+    place = tl.where(tl.cumsum(mass, 0) > share, tl.arange(0, STRIP), _NEVER)
+    return chosen * STRIP + tl.min(place, 0)
+
+
+@triton.jit
+def _finish(token, logits, stats, row, num_strips, STRIPS: tl.constexpr):
+    """Writes what was drawn."""
+    tl.store(row + DRAWN, token)
+    logprob = tl.full((), 0.0, tl.float32)
+    if (tl.load(row + WANTS_LOGPROB) != 0) & (token >= 0):
+        strip = tl.arange(0, STRIPS)
+        inside = strip < num_strips
+        highest = tl.load(stats + 2 * num_strips + strip, mask=inside, other=float("-inf"))
+        best = tl.max(highest, 0)
+        mass = tl.load(stats + 3 * num_strips + strip, mask=inside, other=0.0)
+        mass = tl.sum(mass * tl.exp2((highest - best) * LOG2_E), 0)
+        logprob = tl.load(logits + token).to(tl.float32) - best - tl.log(mass)
+    tl.store((row + DRAWN_LOGPROB).to(tl.pointer_type(tl.float32)), logprob)

@@ -1,4 +1,4 @@
-"""Device memory that sampling and masks need between their launches; what is in it before a launch does not matter."""
+"""Device memory that sampling and masks need between their launches."""
 
 from __future__ import annotations
 
@@ -9,51 +9,54 @@ from torch import Tensor
 
 from sgrun_kernels.rows import MAX_DEPTH
 
-SAMPLE_BLOCK = 2048  # tokens of a block: fixed, since the rounding of a row's masses depends on it
-BINS = 4096  # of a histogram of logits
-GROUP = 64  # tokens of a group, whose maxima tell where the likely tokens are
+STRIP = 256  # tokens that one warp reads at once: fixed, since the rounding of a row's masses depends on it
+BINS = 2048  # of a histogram of logits
+LINE = 32  # tokens of a word of the bitmask; one of them is a sample
 MASK_BLOCK = 128  # tokens that a program of row_masks_ walks at once
 MASK_PROGRAMS = 2112  # 16 for each of 132 multiprocessors
 
 
 @dataclass(frozen=True, slots=True)
 class SampleWorkspace:
-    """For up to L rows of logits; NB blocks of `SAMPLE_BLOCK` tokens. 8 bytes a token and row, nearly all of them for
-    the candidates: 268 MB for 256 rows of 131,072.
+    """For up to L rows of logits; NS strips of `STRIP` tokens. 50 KB a row of 131,072 tokens.
 
-    `block_values` [L, 4, NB] float32: highest logit, mass, highest raw logit, raw mass. `block_ids` [L, 2, NB] int32:
-    the best token, how many raw logits are not finite. `group_max` [L, NB * 32] float32, `groups` the same int32: those
-    in which candidates are. `values` float32, `ids` int32 [L, V]: candidates in the order of ids. `bins` [L, 4096]
-    int64.
+    `stats` [L, 4, NS] float32: highest logit, mass, highest raw logit, raw mass of each strip. `samples` [L, NS * 8]
+    float32: the logit of one token of each line. `brackets` [L, 4] float32: see `find_bracket`. `num_ties` [L] int32:
+    see `find_cut`. `kept` [L, NS] float32: mass above the cut. `ties` [L, NS] int32: tokens at the cut.
+
+    What is in these before a launch does not matter; the others are 0 between launches: `counts` [L, 2048] int32,
+    `masses` [L, 2048] int64, `above` [L] int64, `arrivals` [3, L] int32.
     """
 
-    block_values: Tensor
-    block_ids: Tensor
-    group_max: Tensor
-    groups: Tensor
-    values: Tensor
-    ids: Tensor
-    bins: Tensor
+    stats: Tensor
+    samples: Tensor
+    brackets: Tensor
+    num_ties: Tensor
+    kept: Tensor
+    ties: Tensor
+    counts: Tensor
+    masses: Tensor
+    above: Tensor
+    arrivals: Tensor
 
     @classmethod
     def allocate(cls, num_rows: int, vocab_size: int, device: torch.device) -> SampleWorkspace:
-        num_blocks = -(-vocab_size // SAMPLE_BLOCK)
-        num_groups = num_blocks * (SAMPLE_BLOCK // GROUP)
+        num_strips = -(-vocab_size // STRIP)
 
-        def floats(*shape: int) -> Tensor:
-            return torch.empty(num_rows, *shape, dtype=torch.float32, device=device)
-
-        def ints(*shape: int) -> Tensor:
-            return torch.empty(num_rows, *shape, dtype=torch.int32, device=device)
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
 
         return cls(
-            floats(4, num_blocks),
-            ints(2, num_blocks),
-            floats(num_groups),
-            ints(num_groups),
-            floats(vocab_size),
-            ints(vocab_size),
-            torch.empty(num_rows, BINS, dtype=torch.int64, device=device),
+            stats=zeros(num_rows, 4, num_strips),
+            samples=zeros(num_rows, num_strips * (STRIP // LINE)),
+            brackets=zeros(num_rows, 4),
+            num_ties=zeros(num_rows, dtype=torch.int32),
+            kept=zeros(num_rows, num_strips),
+            ties=zeros(num_rows, num_strips, dtype=torch.int32),
+            counts=zeros(num_rows, BINS, dtype=torch.int32),
+            masses=zeros(num_rows, BINS, dtype=torch.int64),
+            above=zeros(num_rows, dtype=torch.int64),
+            arrivals=zeros(3, num_rows, dtype=torch.int32),
         )
 
 

@@ -12,7 +12,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "kernels" / "benchmarks" / "resources.py"
 MATRIX_KERNELS = {"_stream_kernel": "mma", "_decode_kernel": "mma", "_extend_hopper_kernel": "wgmma"}
-ROW_KERNELS = {"_end_kernel", "_mask_kernel", "_scan_kernel", "_draw_kernel", "_commit_kernel", "_inputs_kernel"}
+SAMPLING_KERNELS = {"_scan_kernel", "_count_kernel", "_draw_kernel"}
+ROW_KERNELS = SAMPLING_KERNELS | {"_end_kernel", "_mask_kernel", "_commit_kernel", "_inputs_kernel"}
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +35,17 @@ def test_products_run_on_tensor_cores_and_load_ahead(kernels: list[dict[str, obj
 
 def test_no_kernel_spills_registers(kernels: list[dict[str, object]]) -> None:
     # Cosine and sine of large angles keep a table on the stack; the warps that load keep four numbers of a tile there.
+    # The kernels of sampling are held to few registers, too few where the last program of a row searches.
     allowed = {"_rotations_kernel": 64, "_extend_hopper_kernel": 16}
+    allowed |= {"_scan_kernel": 64, "_count_kernel": 1024, "_draw_kernel": 64}
     assert not [row for row in kernels if row["spill_bytes"] > allowed.get(str(row["kernel"]), 0)]
 
 
 def test_masks_draws_and_commits_leave_room_for_others(kernels: list[dict[str, object]]) -> None:
-    """Masks run beside the forward pass, and the scan of the logits hides the memory's delay with many threads."""
+    """Masks run beside the forward pass, and what reads the logits hides the memory's delay with many threads."""
     registers = {row["kernel"]: row["registers"] for row in kernels if row["case"] == "sampling"}
     assert registers.keys() == ROW_KERNELS
-    assert registers["_scan_kernel"] <= 80 and registers["_mask_kernel"] <= 128
+    assert all(registers[kernel] <= 80 for kernel in SAMPLING_KERNELS) and registers["_mask_kernel"] <= 128
 
 
 def test_overlapping_kernels_wait_for_the_one_before(kernels: list[dict[str, object]]) -> None:

@@ -95,10 +95,11 @@ class Case:
             torch.tensor(np.stack(self.bias) if self.bias else none, dtype=torch.float32),
         )
         workspace = SampleWorkspace.allocate(len(order), self.vocab_size, rows.words.device)
-        for tensor in (workspace.block_values, workspace.group_max, workspace.values):
+        for tensor in (workspace.stats, workspace.samples, workspace.kept):
             tensor.fill_(float("nan"))
-        for tensor in (workspace.block_ids, workspace.groups, workspace.ids, workspace.bins):
-            tensor.fill_(10**9)
+        workspace.brackets.copy_(torch.tensor([-1.0, 2.0, 1.0, 0.5]))
+        workspace.num_ties.fill_(10**9)
+        workspace.ties.fill_(10**9)
         ids = torch.tensor(order, dtype=torch.int32)
         masks = torch.tensor(np.stack(self.masks))
         implementation.sample_(
@@ -109,6 +110,8 @@ class Case:
             adjustments,
             workspace,
         )
+        empty = (workspace.counts, workspace.masses, workspace.above, workspace.arrivals)
+        assert not any(tensor.any() for tensor in empty)
         return records_of(rows)
 
     def check(self, implementation: Any, logits: torch.Tensor) -> None:
@@ -162,6 +165,7 @@ def test_every_class_of_rows_draws_what_the_host_draws(
     case.check(implementation, random_logits(case, dtype))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy, of the NaN by which the kernel knows
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_rows_without_a_token_are_flagged_and_others_go_on(implementation: Any) -> None:
     case = Case(40)
@@ -222,6 +226,37 @@ def test_a_vocabulary_of_131072_is_cut_and_drawn_as_on_the_host() -> None:
     padded = torch.full((len(logits), 131072 + 64), float("nan"), dtype=logits.dtype)
     padded[:, :131072] = logits
     case.check(sampling, padded[:, :131072])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_draws_do_not_depend_on_what_the_samples_tell(dtype: torch.dtype) -> None:
+    """Tokens that are samples far below or above all others, so that the cut is not where they say."""
+    lines = np.arange(9000 // 32 + 1, dtype=np.int64)
+    samples = lines * 32 + ((lines * -1640531535 & 2**32 - 1) >> 27)
+    samples = samples[samples < 9000]
+    for offset in (-9.0, 9.0):
+        case = Case(9000)
+        for options in ({"top_p": 0.3}, {"top_p": 0.9}, {"top_k": 5}, {"top_k": 900, "top_p": 0.5}, {"top_k": 8990}):
+            case.add(SamplingParams(**options), seed=7, position=len(case.records))
+        logits = random_logits(case, dtype, scale=1.0)
+        logits[:, torch.from_numpy(samples)] += offset
+        case.check(sampling, logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cuts_among_logits_around_zero_are_found(dtype: torch.dtype) -> None:
+    """Half of the logits are so close to zero that they have most of the keys; the cuts lie among and beside them."""
+    case = Case(9000)
+    cuts = [(50, 1.0), (900, 1.0), (4400, 0.9), (7000, 1.0), (7000, 0.8), (8900, 0.9), (-1, 0.6)]
+    for top_k, top_p in cuts:
+        case.add(SamplingParams(top_k=top_k, top_p=top_p), seed=9, position=len(case.records))
+    logits = random_logits(case, dtype, scale=3.0) - 4.0
+    logits[:, ::2] = random_logits(case, dtype, scale=0.001)[:, ::2]
+    logits[:, 100:200] = torch.tensor([0.0, -0.0]).repeat(50)
+    case.check(sampling, logits)
+    logits = random_logits(case, dtype, scale=0.001)
+    logits[:, :200] = torch.tensor([0.3, -0.2, -0.01, -0.01]).repeat(50)
+    case.check(sampling, logits)
 
 
 def test_top_logprobs_are_of_the_raw_distribution() -> None:
