@@ -13,7 +13,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,20 +132,22 @@ def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads
     triton_ops.extend_attention(empty(40 * num_rows, heads, dim), k_cache, v_cache, extend_plan, 0.1)
 
 
-def step_of_rows(dtype: torch.dtype, vocab_size: int) -> None:
-    """What a step does beside the forward pass: masks, draws, commits, the next inputs."""
-    cpu, num_rows = torch.device("cpu"), 2
-    rows, row_ids = Rows.allocate(num_rows, 64, cpu), torch.zeros(num_rows, dtype=torch.int32)
+def step_of_rows(dtype: torch.dtype, vocab_size: int, sizes: Sequence[int]) -> None:
+    """What steps of several numbers of rows do beside the forward pass: masks, draws, commits, the next inputs."""
+    cpu, max_rows = torch.device("cpu"), max(sizes)
+    rows, all_ids = Rows.allocate(max_rows, 64, cpu), torch.zeros(max_rows, dtype=torch.int32)
     adjustments, arena = Adjustments.allocate(1, vocab_size, cpu), AutomatonArena.allocate(1024, 1, cpu)
     vocabulary = VocabularyTables(
         torch.zeros((16, vocab_size), dtype=torch.uint8), torch.ones(vocab_size, dtype=torch.int16)
     )
-    masks = torch.zeros((num_rows, vocabulary.num_words), dtype=torch.int32)
-    automaton.row_masks_(row_ids, rows, arena, vocabulary, masks, allocate_frames(cpu))
-    workspace = SampleWorkspace.allocate(num_rows, vocab_size, cpu)
-    sampling.sample_(torch.empty((num_rows, vocab_size), dtype=dtype), row_ids, rows, masks, adjustments, workspace)
-    step.commit_step_(row_ids, rows, Ring.allocate(4, num_rows, cpu), adjustments, arena, vocabulary)
-    step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, 64, cpu), 16, 0)
+    masks = torch.zeros((max_rows, vocabulary.num_words), dtype=torch.int32)
+    workspace, frames = SampleWorkspace.allocate(max_rows, vocab_size, cpu), allocate_frames(cpu)
+    for num_rows in sizes:
+        row_ids, logits = all_ids[:num_rows], torch.empty((num_rows, vocab_size), dtype=dtype)
+        automaton.row_masks_(row_ids, rows, arena, vocabulary, masks, frames)
+        sampling.sample_(logits, row_ids, rows, masks, adjustments, workspace)
+        step.commit_step_(row_ids, rows, Ring.allocate(4, max_rows, cpu), adjustments, arena, vocabulary)
+        step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, 64, cpu), 16, 0)
 
 
 CASES: dict[str, Callable[[], None]] = {
@@ -155,8 +157,8 @@ CASES: dict[str, Callable[[], None]] = {
     "head-80": lambda: operations(torch.bfloat16, 2, 2560, 6912, 32, 32, 80),
     "head-256": lambda: operations(torch.bfloat16, 2, 2048, 8192, 8, 1, 256),
     "float32": lambda: operations(torch.float32, 2, 576, 1536, 9, 3, 64),
-    "sampling": lambda: step_of_rows(torch.bfloat16, 128256),
-    "odd-vocab": lambda: step_of_rows(torch.float32, 151937),
+    "sampling": lambda: step_of_rows(torch.bfloat16, 128256, (1, 2, 16, 48, 256)),
+    "odd-vocab": lambda: step_of_rows(torch.float32, 151937, (2,)),
 }
 
 

@@ -47,8 +47,10 @@ from sgrun_kernels.fields import (
     TABLE,
     TABLE_WIDTH,
 )
-from sgrun_kernels.rows import Rows
+from sgrun_kernels.rows import Rows, lanes_of
 from sgrun_kernels.tables import AutomatonArena, VocabularyTables
+
+MASK_REGISTERS = 128  # of a thread: all programs are resident, and what is known of 256 rows waits on the stack
 
 
 def row_masks_(
@@ -62,7 +64,7 @@ def row_masks_(
     assert vocabulary.token_bytes.numel() < 2**31, vocabulary.token_bytes.shape
     assert num_rows <= len(frames) * block, (num_rows, frames.shape)
     tables = arena.words, arena.words.view(torch.uint8), arena.heads
-    lanes = max(triton.next_power_of_2(num_rows), 32)
+    lanes = lanes_of(num_rows, rows)
     _end_kernel[(num_rows,)](row_ids, rows.words, *tables, frames, num_rows, ROWS=lanes, num_warps=1)
     _mask_kernel[(min(num_rows * num_blocks, len(frames)),)](
         row_ids,
@@ -79,10 +81,11 @@ def row_masks_(
         ROWS=lanes,
         BLOCK=block,
         num_warps=1,
+        maxnreg=MASK_REGISTERS,
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _end_kernel(row_ids, words, arena, arena_bytes, heads, frames, num_rows, ROWS: tl.constexpr):
     """One program a row: whether the text so far is complete, and which row leads it to its bitmask."""
     index = tl.program_id(0)
@@ -120,7 +123,7 @@ def _leader(index, row, row_ids, words, num_rows, ROWS: tl.constexpr):
     return tl.where(tl.max(differs.to(tl.int32), 0) == 0, leader, index)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _mask_kernel(
     row_ids,
     words,

@@ -34,14 +34,16 @@ from sgrun_kernels.extend_hopper_loads import (
 if TYPE_CHECKING:
     from sgrun_kernels.extend_plan import ExtendPlan
 
+TRITON = "3.6."  # whose Gluon this is written in; the next one has other names
 COMPUTE_REGISTERS, LOAD_REGISTERS = 216, 72  # of a thread: 504 in two groups that compute and one that loads
 
 
 def is_able(k_cache: Tensor) -> bool:
-    """Whether the GPU is a Hopper one, and pages and heads fit boxes of the copy engine and blocks."""
+    """Whether this Triton has the Gluon of this kernel, the GPU is a Hopper one, and pages and heads fit boxes of the
+    copy engine and blocks."""
     page_size, head_dim = k_cache.shape[1], k_cache.shape[3]
     fits = k_cache.dtype.itemsize == 2 and head_dim in (64, 128) and page_size in (16, 32, 64)
-    if not fits or triton.knobs.runtime.interpret:
+    if not fits or triton.knobs.runtime.interpret or not triton.__version__.startswith(TRITON):
         return False
     return bool(triton.runtime.driver.active.get_current_target().arch == 90)
 

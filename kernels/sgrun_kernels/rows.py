@@ -109,6 +109,12 @@ class Rows:
         return np.asarray(self.words.numpy().view(ROW)[:, 0])
 
 
+def lanes_of(num_rows: int, rows: Rows) -> int:
+    """How many lanes a program has that looks at all rows of a launch: 32, or a power of two that any launch fits which
+    leaves one row out, the spare one. Two sizes and no more, since a kernel is compiled for each of them."""
+    return 32 if num_rows <= 32 else 1 << (max(num_rows, len(rows.words) - 1) - 1).bit_length()
+
+
 def words_of(records: Records) -> Tensor:
     """[n, W] int32, sharing memory with the records [n]."""
     return torch.from_numpy(records.view(np.int32).reshape(len(records), -1))

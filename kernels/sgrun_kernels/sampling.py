@@ -33,7 +33,7 @@ from sgrun_kernels.fields import (
 from sgrun_kernels.histograms import BINS, fill, find_cut, range_of
 from sgrun_kernels.masses import LOG2_E, UNIT, mass_of, share_of, uniform_bits
 from sgrun_kernels.reference_sampling import top_logprobs
-from sgrun_kernels.rows import Adjustments, Rows
+from sgrun_kernels.rows import Adjustments, Rows, lanes_of
 from sgrun_kernels.strips import LINE, LINES, STRIP, finite, lines_of, load_tile, tokens_of
 from sgrun_kernels.workspace import SampleWorkspace
 
@@ -96,7 +96,7 @@ def sample_(
         maxnreg=SCAN_REGISTERS,
     )
     programs = min(num_rows * triton.cdiv(num_strips, CUT_TILE * PARTS), CUT_PROGRAMS)
-    lanes = max(triton.next_power_of_2(num_rows), 32)
+    lanes = lanes_of(num_rows, rows)
     _count_kernel[(programs,)](
         *shared,
         workspace.counts,
@@ -205,7 +205,7 @@ def _scan(logits, first, effects, scale, is_cut, wants_logprob, stats, samples, 
         tl.store(samples + line, sample, mask=inside[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _count_kernel(
     logits,
     row_ids,
@@ -268,7 +268,7 @@ def _total_mass(stats, scale, num_strips, STRIPS: tl.constexpr):
     return tl.sum(mass.to(tl.float64) * tl.exp2((highest - tl.max(highest, 0)) * scale).to(tl.float64), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _draw_kernel(
     logits,
     row_ids,

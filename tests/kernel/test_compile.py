@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,17 +36,24 @@ def test_products_run_on_tensor_cores_and_load_ahead(kernels: list[dict[str, obj
 
 def test_no_kernel_spills_registers(kernels: list[dict[str, object]]) -> None:
     # Cosine and sine of large angles keep a table on the stack; the warps that load keep four numbers of a tile there.
-    # The kernels of sampling are held to few registers, too few where the last program of a row searches.
+    # The kernels of masks and sampling are held to few registers: too few where a mask's program has looked at all rows,
+    # and where the last program of a row searches.
     allowed = {"_rotations_kernel": 64, "_extend_hopper_kernel": 16}
-    allowed |= {"_scan_kernel": 64, "_count_kernel": 1024, "_draw_kernel": 64}
+    allowed |= {"_mask_kernel": 512, "_scan_kernel": 64, "_count_kernel": 1024, "_draw_kernel": 64}
     assert not [row for row in kernels if row["spill_bytes"] > allowed.get(str(row["kernel"]), 0)]
+
+
+def test_steps_of_any_number_of_rows_share_two_compilations(kernels: list[dict[str, object]]) -> None:
+    """Otherwise a server would stop to compile whenever its batch has another size for the first time."""
+    times_compiled = Counter(row["kernel"] for row in kernels if row["case"] == "sampling")
+    assert times_compiled.keys() == ROW_KERNELS
+    assert max(times_compiled.values()) <= 2, times_compiled
 
 
 def test_masks_draws_and_commits_leave_room_for_others(kernels: list[dict[str, object]]) -> None:
     """Masks run beside the forward pass, and what reads the logits hides the memory's delay with many threads."""
-    registers = {row["kernel"]: row["registers"] for row in kernels if row["case"] == "sampling"}
-    assert registers.keys() == ROW_KERNELS
-    assert all(registers[kernel] <= 80 for kernel in SAMPLING_KERNELS) and registers["_mask_kernel"] <= 128
+    allowed = dict.fromkeys(SAMPLING_KERNELS, 80) | {"_mask_kernel": 128}
+    assert not [row for row in kernels if row["registers"] > allowed.get(str(row["kernel"]), 255)]
 
 
 def test_overlapping_kernels_wait_for_the_one_before(kernels: list[dict[str, object]]) -> None:
