@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_suite [--section NAME ...] [--repeats 5] [--tokenizer PATH] [--commit ID] [--smoke]
 
 Each section appends its results, one JSON object a line, to benchmarks/results/<file>.jsonl and prints a table; the
-last line printed is a JSON object of all of them. Without --section all run, but for those whose results of this commit
-are there already. --tokenizer: of models with random weights, instead of the default model's. --commit: what is
+last line printed is a JSON object of all of them. Without --section all run, but for those that sections.jsonl has as
+finished for this commit. --tokenizer: of models with random weights, instead of the default model's. --commit: what is
 measured, where git cannot say. --smoke: tiny shapes on whatever device there is, results not kept.
 """
 
@@ -49,6 +49,8 @@ class Suite:
     repeats: int
     folder: Path
     tokenizer: Path
+    out: Path | None  # where results are kept
+    stamp: dict[str, str]
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     copy_bytes_per_s: float = 0.0
     matmul_flops: float = 0.0
@@ -71,8 +73,16 @@ class Suite:
         return workloads.Prompts(SHAPES[shape]["vocab_size"])
 
     def add(self, name: str, **values: Any) -> None:
-        self.results.setdefault(name, []).append(values)
         print("  ".join(f"{key} {_short(value)}" for key, value in values.items()), flush=True)
+        self.keep(name, values)
+
+    def keep(self, name: str, values: dict[str, Any]) -> None:
+        """Writes a result at once: what comes after it may fail."""
+        self.results.setdefault(name, []).append(values)
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with (self.out / f"{name}.jsonl").open("a") as file:
+                file.write(json.dumps({**values, **self.stamp}) + "\n")
 
 
 def ceilings(suite: Suite) -> None:
@@ -241,7 +251,8 @@ def kernels(suite: Suite) -> None:
         output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
         print(output)
         result = json.loads(output.splitlines()[-1])
-        suite.results.setdefault(result["benchmark"], []).extend(result["rows"])
+        for row in result["rows"]:
+            suite.keep(result["benchmark"], row)
 
 
 def gate(suite: Suite) -> None:
@@ -267,7 +278,8 @@ def main() -> None:
     stamp = _stamp(args.commit)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = args.tokenizer or default_model_path()
-        suite = Suite(args.smoke, 1 if args.smoke else args.repeats, Path(folder), tokenizer)
+        out = None if args.smoke else args.out
+        suite = Suite(args.smoke, 1 if args.smoke else args.repeats, Path(folder), tokenizer, out, stamp)
         suite.copy_bytes_per_s, suite.matmul_flops = copy_bytes_per_s(args.smoke), matmul_flops(args.smoke)
         for name, section in SECTIONS.items():
             if args.section and name not in args.section:
@@ -275,10 +287,9 @@ def main() -> None:
             if not args.section and _is_done(args.out, name, stamp):
                 continue
             print(f"-- {name}", flush=True)
-            before = {kind: len(rows) for kind, rows in suite.results.items()}
+            started = time.perf_counter()
             section(suite)
-            if not args.smoke:
-                _write(args.out, suite.results, before, stamp | {"section": name})
+            suite.keep("sections", {"section": name, "s": time.perf_counter() - started})
     print(json.dumps({"benchmark": "gpu_suite", **stamp, **suite.results}))
 
 
@@ -314,17 +325,9 @@ def _version(package: str) -> str:
 
 
 def _is_done(out: Path, section: str, stamp: dict[str, str]) -> bool:
-    lines = [line for path in out.glob("*.jsonl") for line in path.read_text().splitlines()]
-    rows = map(json.loads, lines)
-    return any(row.get("section") == section and row["commit"] == stamp["commit"] for row in rows)
-
-
-def _write(out: Path, results: dict[str, list[dict[str, Any]]], before: dict[str, int], stamp: dict[str, str]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for kind, rows in results.items():
-        with (out / f"{kind}.jsonl").open("a") as file:
-            for row in rows[before.get(kind, 0) :]:
-                file.write(json.dumps({**row, **stamp}) + "\n")
+    path = out / "sections.jsonl"
+    rows = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    return any(row["section"] == section and row["commit"] == stamp["commit"] for row in rows)
 
 
 def _short(value: object) -> str:

@@ -36,8 +36,8 @@ def test_products_run_on_tensor_cores_and_load_ahead(kernels: list[dict[str, obj
 
 def test_no_kernel_spills_registers(kernels: list[dict[str, object]]) -> None:
     # Cosine and sine of large angles keep a table on the stack; the warps that load keep four numbers of a tile there.
-    # The kernels of masks and sampling are held to few registers: too few where a mask's program has looked at all rows,
-    # and where the last program of a row searches.
+    # The kernels of masks and sampling are held to few registers: too few where a mask's program has looked at many
+    # rows, and where the last program of a row searches.
     allowed = {"_rotations_kernel": 64, "_extend_hopper_kernel": 16}
     allowed |= {"_mask_kernel": 512, "_scan_kernel": 64, "_count_kernel": 1024, "_draw_kernel": 64}
     assert not [row for row in kernels if row["spill_bytes"] > allowed.get(str(row["kernel"]), 0)]
