@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,14 @@ def newest(name: str, *keys: str) -> list[Result]:
     return list(rows.values())
 
 
+def part(title: str, text: str, results: list[Result]) -> str:
+    """A part of the page. It names the commits that were measured: the code may have changed since."""
+    if not results:
+        return f"### {title}\n\nNot measured yet."
+    commits = ", ".join(f"`{commit}`" for commit in sorted({row["commit"] for row in results}))
+    return f"### {title}\n\n{text}\n\nMeasured at {commits}."
+
+
 def table(head: str, rows: Iterable[Iterable[object]]) -> str:
     columns = head.split(" | ")
     lines = [head, " | ".join("---" for _ in columns), *(" | ".join(map(_cell, row)) for row in rows)]
@@ -52,102 +60,123 @@ def table(head: str, rows: Iterable[Iterable[object]]) -> str:
 
 
 def decode() -> str:
+    results = newest("decode", "shape", "batch")
     rows = []
-    for row in newest("decode", "shape", "batch"):
+    for row in results:
         peer = PEER_STEP_MS[row["shape"]][row["batch"]]
         low, high = row["step_ms_range"]
         step = (row["step_ms"], f"{low:.2f} to {high:.2f}", row["floor_ms"], row["ratio"])
         rows.append((row["shape"], row["batch"], *step, peer, f"{peer / row['step_ms']:.2f} x"))
     head = "Shape | Batch | Step, ms | Range | Floor, ms | Step / floor | Better peer, ms | Faster by"
-    return f"### Decode steps\n\n{table(head, rows)}"
+    return part("Decode steps", table(head, rows), results)
 
 
 def prefill() -> str:
-    rows = newest("prefill", "batch", "prompt_len", "case")
+    results = newest("prefill", "batch", "prompt_len", "case")
     batches = [
         (row["batch"], row["prompt_len"], row["ms"], f"{row['tokens_per_s']:,.0f}", row["share_of_matmul_rate"])
-        for row in rows
+        for row in results
         if "case" not in row
     ]
     text = table("Prompts | Tokens each | ms | Tokens/s | Of the matrix rate of the run", batches)
-    for row in rows:
+    for row in results:
         if "case" in row:
             text += (
                 f"\n\n{row['case']}: its first token comes after {_cell(row['first_token_ms'])} ms; between the others'"
                 f" tokens are {_cell(row['gap_alone_ms'])} ms before, then {_cell(row['gap_p50_ms'])} ms (p50) and"
                 f" {_cell(row['gap_p99_ms'])} ms (p99)."
             )
-    return f"### Prefill, {rows[0]['shape']}\n\n{text}" if rows else ""
+    return part("Prefill, llama-8b", text, results)
 
 
-def requests() -> str:
+def workloads() -> str:
     rows: list[tuple[object, ...]] = []
-    for row in newest("shared_prefix", "case"):
-        case = f"64 requests of 2,048 shared and 64 own tokens, 64 outputs, {row['case']}"
-        rows.append((case, row["s"], PEER_PREFIX_S[row["case"]]))
-    for row in newest("offline", "shape"):
+    prefix, offline, start = newest("shared_prefix", "case"), newest("offline", "shape"), newest("start", "case")
+    for row in prefix:
+        case = f"64 requests of 2,048 shared and 64 own tokens, 64 outputs, {row['shape']}, {row['case']}"
+        rows.append((case, row["s"], " to ".join(map(_cell, row["s_range"])), PEER_PREFIX_S[row["case"]]))
+    for row in offline:
         case = f"{row['requests']} requests of 1,024 in and 1,024 out, {row['shape']}"
-        rows.append((case, row["s"], PEER_OFFLINE_S))
-    for row in newest("start", "case"):
-        rows.append(
-            (f"process start to first token, {row['shape']}, {row['case']} kernel cache", row["s"], PEER_START_S)
-        )
-    return f"### Whole workloads\n\n{table('What | s | Better peer, s', rows)}"
+        rows.append((case, row["s"], "once", PEER_OFFLINE_S))
+    for row in start:
+        case = f"process start to first token, {row['shape']}, {row['case']} kernel cache"
+        rows.append((case, row["s"], "once", PEER_START_S))
+    return part("Whole workloads", table("What | s | Range | Better peer, s", rows), prefix + offline + start)
 
 
 def grammar() -> str:
+    results = newest("grammar_overhead", "shape", "vocab_size", "case")
     rows = []
     base: dict[object, Result] = {}
-    for row in newest("grammar_overhead", "shape", "vocab_size", "case"):
+    for row in results:
         key = (row["shape"], row["vocab_size"])
         base.setdefault(key, row)
         step, p99 = (100 * (row[name] / base[key][name] - 1) for name in ("step_ms", "gap_p99_ms"))
         case = (row["shape"], f"{row['vocab_size']:,}", row["case"])
         rows.append((*case, row["step_ms"], f"{step:+.1f} %", row["gap_p99_ms"], f"{p99:+.1f} %"))
     head = "Shape | Vocabulary | 64 rows | Step, ms | More | p99 between tokens, ms | More"
-    text = table(head, rows)
-    for row in newest("uploads", "source", "share"):
-        if row["share"] == 0.5:
-            text += (
-                f"\n\nFrom a compiled schema to its use on the device: {_cell(row['ms'])} ms, the median of"
-                f" {row['schemas']} schemas ({row['source']})."
-            )
-    return f"### Constraints\n\n{text}"
+    return part("Steps under constraints", table(head, rows), results)
+
+
+def uploads() -> str:
+    results = newest("uploads", "source", "share")
+    rows = [(f"p{100 * row['share']:.0f}", row["ms"], row["table_kb"]) for row in results]
+    text = "Of schemas of MaskBench, from the compiled automaton to the end of the copy.\n\n"
+    return part("A new constraint on the device", text + table("Share | ms | Table, kB", rows), results)
 
 
 def attention() -> str:
+    results = newest("attention", "kind", "rows", "new", "cached")
     rows = []
-    for row in newest("attention", "kind", "rows", "new", "cached", "shared"):
+    for row in results:
         peer = PEER_ATTENTION_US.get(row["cached"] + 1, {}).get(row["rows"])
         if row["kind"] == "decode" and peer:
-            rows.append((f"{row['cached'] + 1:,}", row["rows"], row["us"], peer, row["torch_us"]))
-    return f"### Decode attention\n\n{table('Context | Batch | us | Best peer, us | torch, without pages, us', rows)}"
+            rows.append((f"{row['cached'] + 1:,}", row["rows"], row["us"], row["us"] / row["floor_us"], peer))
+    text = table("Context | Rows | us | Of the floor | Best peer, us", rows)
+    shared = [
+        (f"{row['cached']:,}", row["rows"], row["us"], row["alone_us"]) for row in results if row["kind"] == "shared"
+    ]
+    text += "\n\nRows on one prefix, with 96 tokens of their own:\n\n"
+    text += table("Prefix | Rows | Read together, us | Each by itself, us", shared)
+    extends = [
+        (row["rows"], row["new"], row["cached"], row["us"], row["torch_us"])
+        for row in results
+        if row["kind"] == "extend"
+    ]
+    text += "\n\nExtends; torch's attention has no pages, and a mask where there is a prefix:\n\n"
+    text += table("Rows | New tokens | Cached | us | torch, us", extends)
+    return part("Attention: 32 query heads, 8 key/value heads, head_dim 128", text, results)
 
 
 def sampling() -> str:
+    results = newest("sampling", "class", "logits", "num_rows")
     by_class: dict[str, dict[int, Result]] = {}
-    for row in newest("sampling", "class", "logits", "num_rows"):
+    for row in results:
         if "us" in row:
             by_class.setdefault(f"{row['class']}, {row['logits']} logits", {})[row["num_rows"]] = row
-    sizes = (1, 8, 64, 256)
-    rows = [
-        (name, *(of[size]["us"] if size in of else "" for size in sizes), of[64]["torch_us"] if 64 in of else "")
-        for name, of in by_class.items()
-    ]
+    rows = [(name, *(of[size]["us"] for size in (1, 8, 64, 256)), of[64]["torch_us"]) for name, of in by_class.items()]
     head = "Rows | 1 | 8 | 64 | 256 | torch softmax + multinomial, 64"
-    return f"### Sampling, us\n\n131,072 tokens in bfloat16.\n\n{table(head, rows)}"
+    return part("Sampling in us, 131,072 tokens in bfloat16", table(head, rows), results)
+
+
+def equality() -> str:
+    results = newest("equality", "dtype")
+    rows = [(row["dtype"], row["prompts"], row["outputs"], row["identical"]) for row in results]
+    head = "dtype | Prompts | Greedy tokens each | All tokens are those of the CPU in float32"
+    return part("The default model against the CPU", table(head, rows), results)
 
 
 def baseline() -> str:
-    rows = [(row["shape"], row["batch"], row["step_ms"]) for row in newest("baseline", "shape", "batch")]
-    return f"### transformers' generate (sdpa)\n\n{table('Shape | Batch | Step, ms', rows)}"
+    results = newest("baseline", "shape", "batch")
+    rows = [(row["shape"], row["batch"], row["step_ms"]) for row in results]
+    return part("transformers' generate (sdpa)", table("Shape | Batch | Step, ms", rows), results)
 
 
-SECTIONS: tuple[Callable[[], str], ...] = (decode, prefill, requests, grammar, attention, sampling, baseline)
+PARTS = (decode, prefill, workloads, grammar, uploads, attention, sampling, equality, baseline)
 
 
 def figures() -> str:
-    return "\n\n".join([BEGIN, *(section() for section in SECTIONS), END])
+    return "\n\n".join([BEGIN, *(make() for make in PARTS), END])
 
 
 def main() -> None:
