@@ -15,23 +15,18 @@ import triton.language as tl
 from torch import Tensor
 
 from sgrun_kernels.cuts import find_bracket, has_cut, is_last, is_plain
+from sgrun_kernels.draws import draw, draw_plain, finish
 from sgrun_kernels.effects import effective, effects_of, float_at, has_mask_alone, mask_alone
 from sgrun_kernels.fields import (
     ADJUSTMENT,
-    DRAWN,
-    DRAWN_LOGPROB,
-    NOT_FINITE,
-    NOTHING_ALLOWED,
-    POSITION,
     ROW_LEN,
-    SEED,
     TEMPERATURE,
     TOP_K,
     TOP_P,
     WANTS_LOGPROB,
 )
 from sgrun_kernels.histograms import BINS, fill, find_cut, range_of
-from sgrun_kernels.masses import LOG2_E, UNIT, mass_of, share_of, uniform_bits
+from sgrun_kernels.masses import LOG2_E, UNIT, mass_of
 from sgrun_kernels.reference_sampling import top_logprobs
 from sgrun_kernels.rows import Adjustments, Rows, lanes_of
 from sgrun_kernels.strips import LINE, LINES, STRIP, finite, lines_of, load_tile, tokens_of
@@ -50,9 +45,6 @@ CUT_WARPS = 8
 CUT_PROGRAMS = 396  # three for each of 132 multiprocessors
 CUT_REGISTERS = 80
 ZERO_BITS = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}  # of a logit in float32
-
-_NEVER = tl.constexpr(2**31 - 1)  # above every token id
-_STRIP_UNIT = tl.constexpr(2.0**42)  # of a strip's mass: 2^21 tokens stay below 2^63
 
 
 def sample_(
@@ -305,8 +297,8 @@ def _draw_kernel(
         effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
         logits += index * stride
         if is_plain(brackets + index * 4):
-            token = _draw_plain(logits, effects, highest, mass, row)
-            _finish(token, logits, stats, row, num_strips, STRIPS)
+            token = draw_plain(logits, effects, highest, mass, row)
+            finish(token, logits, stats, row, num_strips, STRIPS)
     else:
         lane = tl.arange(0, ROWS)
         low = tl.load(brackets + lane * 4, mask=lane < num_rows, other=float("nan"))
@@ -334,8 +326,8 @@ def _draw_kernel(
                 before = tl.cumsum(num_at_cut, 0) - num_at_cut
                 kept_ties = tl.minimum(tl.maximum(tl.load(num_ties + index) - before, 0), num_at_cut)
                 weight += kept_ties * mass_of(cut, best, scale)
-                token = _draw(own, effects, weight, kept_ties, highest, cut, scale, row)
-                _finish(token, own, own_stats, row, num_strips, STRIPS)
+                token = draw(own, effects, weight, kept_ties, highest, cut, scale, row)
+                finish(token, own, own_stats, row, num_strips, STRIPS)
 
 
 @triton.jit
@@ -346,64 +338,3 @@ def _keep(logits, first, effects, best, cut, scale, kept, ties, num_strips, TILE
     mass = tl.where(x > cut, tl.exp2((x - best) * scale), 0.0)
     tl.store(kept + strip, tl.sum(mass, 1), mask=strip < num_strips)
     tl.store(ties + strip, tl.sum((x == cut).to(tl.int32), 1), mask=strip < num_strips)
-
-
-@triton.jit
-def _draw_plain(logits, effects, highest, mass, row):
-    """The draw of a row without a cut: the best token, or any by its mass. `highest`, `mass`: of its strips."""
-    best, temperature = tl.max(highest, 0), float_at(row + TEMPERATURE)
-    token = tl.full((), NOTHING_ALLOWED, tl.int32)
-    if tl.max((mass != mass).to(tl.int32), 0) > 0:
-        token = tl.full((), NOT_FINITE, tl.int32)
-    elif best > float("-inf"):
-        scale, least = tl.full((), 1.0, tl.float32), best
-        weight = (highest == best).to(tl.int64)
-        if temperature > 0:
-            scale, least = LOG2_E / temperature, tl.full((), float("-inf"), tl.float32)
-            weight = (mass.to(tl.float64) * tl.exp2((highest - best) * scale).to(tl.float64) * _STRIP_UNIT).to(tl.int64)
-        kept_ties = tl.full((highest.shape[0],), STRIP, tl.int32)
-        token = _draw(logits, effects, weight, kept_ties, highest, least, scale, row)
-    return token
-
-
-@triton.jit
-def _draw(logits, effects, weight, kept_ties, highest, least, scale, row):
-    """Chooses a strip by its share of the weights [STRIPS] int64, then a token in it by the part of the share that is
-    left: of those above the logit `least`, or equal to it and among the first `kept_ties` [STRIPS] of their strip."""
-    bits = uniform_bits(tl.load((row + SEED).to(tl.pointer_type(tl.int64))), tl.load(row + POSITION))
-    strip = tl.arange(0, weight.shape[0])
-    reached = tl.cumsum(weight, 0)
-    target = share_of(bits, tl.sum(weight, 0))
-    target = tl.where(float_at(row + TEMPERATURE) == 0, 0, target)
-    chosen = tl.min(tl.where(reached > target, strip, _NEVER), 0)
-    is_chosen = strip == chosen
-    chosen_weight = tl.sum(tl.where(is_chosen, weight, 0), 0)
-    rest = target - tl.sum(tl.where(is_chosen, reached - weight, 0), 0)
-    num_ties = tl.sum(tl.where(is_chosen, kept_ties, 0), 0)
-    top = tl.max(tl.where(is_chosen, highest, float("-inf")), 0)
-    x = load_tile(logits, chosen, effects[4], 1).to(tl.float32)
-    x = tl.reshape(effective(x, chosen, effects), [STRIP])
-    is_tie = x == least
-    is_kept = (x > least) | (is_tie & (tl.cumsum(is_tie.to(tl.int32), 0) <= num_ties))
-    mass = tl.where(is_kept, mass_of(x, top, scale), 0)
-    total = tl.sum(mass, 0)
-    share = (rest.to(tl.float64) / chosen_weight.to(tl.float64) * total.to(tl.float64)).to(tl.int64)
-    share = tl.minimum(share, total - 1)
-    place = tl.where(tl.cumsum(mass, 0) > share, tl.arange(0, STRIP), _NEVER)
-    return chosen * STRIP + tl.min(place, 0)
-
-
-@triton.jit
-def _finish(token, logits, stats, row, num_strips, STRIPS: tl.constexpr):
-    """Writes what was drawn."""
-    tl.store(row + DRAWN, token)
-    logprob = tl.full((), 0.0, tl.float32)
-    if (tl.load(row + WANTS_LOGPROB) != 0) & (token >= 0):
-        strip = tl.arange(0, STRIPS)
-        inside = strip < num_strips
-        highest = tl.load(stats + 2 * num_strips + strip, mask=inside, other=float("-inf"))
-        best = tl.max(highest, 0)
-        mass = tl.load(stats + 3 * num_strips + strip, mask=inside, other=0.0)
-        mass = tl.sum(mass * tl.exp2((highest - best) * LOG2_E), 0)
-        logprob = tl.load(logits + token).to(tl.float32) - best - tl.log(mass)
-    tl.store((row + DRAWN_LOGPROB).to(tl.pointer_type(tl.float32)), logprob)
