@@ -1,4 +1,4 @@
-"""What a profile says of a decode: how busy the device is, and whether the host ever waits inside a step."""
+"""What a profile says of a decode: how busy the device is, with what, and whether the host ever waits inside a step."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from sgrun.types import GrammarSpec, SamplingParams
 
 # Calls of the runtime that hold the host until the device is done; waiting for the event of a step's tokens is none.
 BLOCKING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaMemcpy", "cudaMalloc", "cudaFree")
+
+NAME_LEN, NUM_NAMES = 48, 12  # of the kernels that are listed
 
 
 def trace_decode(engine: Engine, prompts: Prompts, batch: int, grammars: Sequence[GrammarSpec]) -> dict[str, Any]:
@@ -43,12 +45,17 @@ def trace_decode(engine: Engine, prompts: Prompts, batch: int, grammars: Sequenc
         (event.time_range.start, event.time_range.end) for event in events if event.device_type == DeviceType.CUDA
     )
     blocking = Counter(event.name for event in events if event.name in BLOCKING)
+    by_name: Counter[str] = Counter()
+    for event in events:
+        if event.device_type == DeviceType.CUDA:
+            by_name[event.name[:NAME_LEN]] += event.time_range.end - event.time_range.start
     return {
         "steps": steps,
         "busy": _covered(kernels) / (kernels[-1][1] - kernels[0][0]),
         # one is the profile's own
         "blocking_calls_per_step": max(sum(blocking.values()) - 1, 0) / steps,
         "blocking": dict(blocking),
+        "us_per_step": {name: round(us / steps, 1) for name, us in by_name.most_common(NUM_NAMES)},
     }
 
 
