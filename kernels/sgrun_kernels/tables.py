@@ -19,7 +19,6 @@ MOVE, CALL, RETURN, RETURN_AFTER, COUNT, RESET, ACCEPT = range(1, 8)
 # Words of a head: offsets into the arena, and the widths of the two-dimensional tables.
 CLASSES, TABLE, TABLE_WIDTH, SITES, SITES_WIDTH, COUNTS = range(6)
 HEAD_LEN = 8
-NUM_CLASS_WORDS = 64  # 256 byte classes, a byte each
 
 
 @dataclass(frozen=True, slots=True)

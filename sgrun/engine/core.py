@@ -153,8 +153,7 @@ class EngineCore:
             self.compiler.close()
             self.steps.close()
             del self.steps
-            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-                torch.cuda.empty_cache()  # torch keeps what is freed; another engine asks the driver
+            torch.cuda.empty_cache()  # torch keeps what is freed, another engine asks the driver; a no-op without CUDA
 
     # Operations
 
@@ -376,7 +375,10 @@ class EngineCore:
 
     def _fail_all(self, tasks: list[Task], error: Exception) -> None:
         for task in tasks:
-            self._fail(task.seq, _engine_error(error), discard=True)
+            name = type(error).__name__
+            failure = EngineError(f"the step that this sequence was part of failed: {name}: {error}")
+            failure.__cause__ = error
+            self._fail(task.seq, failure, discard=True)
 
     def _drop(self, task: Task, discard: bool) -> None:
         if task.lease is not None:
@@ -399,9 +401,3 @@ class EngineCore:
                 del self.sequences[op.seq_id]
             case Append():
                 pass
-
-
-def _engine_error(error: Exception) -> EngineError:
-    wrapped = EngineError(f"the step that this sequence was part of failed: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
