@@ -94,8 +94,9 @@ def decode(suite: Suite) -> None:
     for shape in suite.shapes("llama-8b", "qwen3-0.6b"):
         prompt_len, output_len = suite.length(PROMPT_LEN), suite.length(OUTPUT_LEN)
         with suite.engine(shape) as engine:
+            prompts = suite.prompts(shape)
             for batch in suite.batches(*DECODE_BATCHES):
-                step = workloads.decode_step(engine, suite.prompts(shape), batch, prompt_len, output_len, suite.repeats)
+                step = workloads.decode_step(engine, prompts, batch, prompt_len, output_len, suite.repeats)
                 floor = traffic(SHAPES[shape]).floor_s(batch, prompt_len + output_len / 2, suite.copy_bytes_per_s)
                 suite.add(
                     "decode",
@@ -226,9 +227,10 @@ def profile(suite: Suite) -> None:
     """How busy the device is while rows decode, with and without constraints, and what waits in between."""
     for shape in () if suite.is_smoke else ("qwen3-0.6b", "llama-8b"):
         with suite.engine(shape) as engine:
+            prompts = suite.prompts(shape)
             for case, batch in (("unconstrained", 1), ("unconstrained", 64), ("different schemas", 64)):
                 grammars = workloads.object_schemas(batch) if case == "different schemas" else []
-                values = trace.trace_decode(engine, suite.prompts(shape), batch, grammars)
+                values = trace.trace_decode(engine, prompts, batch, grammars)
                 suite.add("profile", shape=shape, batch=batch, case=case, **values)
 
 

@@ -30,9 +30,11 @@ def trace_decode(engine: Engine, prompts: Prompts, batch: int, grammars: Sequenc
         engine.append_ids(seq_id, token_ids)
         engine.generate(seq_id, params, grammars[number] if grammars else None)
         seq_ids.append(seq_id)
-    while engine.stats.num_running < batch or engine.stats.num_steps < 50:
+    while engine.stats.num_running < batch:
         time.sleep(0.05)
-    time.sleep(0.5)  # graphs are captured, constraints in place
+    started = engine.stats.num_steps
+    while engine.stats.num_steps < started + 100:  # kernels are compiled, graphs captured, constraints in place
+        time.sleep(0.05)
     steps = engine.stats.num_steps
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         time.sleep(1 / 6)

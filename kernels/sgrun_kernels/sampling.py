@@ -44,6 +44,9 @@ CUT_TILE = 8
 CUT_WARPS = 8
 CUT_PROGRAMS = 396  # three for each of 132 multiprocessors
 CUT_REGISTERS = 80
+# Strips of a row, padded: no fewer than a program has threads. With one, Triton 3.6 makes code that reads beyond its
+# shared memory.
+MIN_STRIPS = 256
 ZERO_BITS = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}  # of a logit in float32
 
 
@@ -74,7 +77,7 @@ def sample_(
         workspace.num_ties,
     )
     sizes = vocab_size, logits.stride(0), masks.shape[1], num_strips
-    strips = triton.next_power_of_2(num_strips)
+    strips = max(triton.next_power_of_2(num_strips), MIN_STRIPS)
     scan_arrivals, count_arrivals, keep_arrivals = workspace.arrivals
     _scan_kernel[(triton.cdiv(num_strips, SCAN_TILE * PARTS), num_rows)](
         *shared,
