@@ -156,7 +156,7 @@ def _commit_us(num_rows: int, automata: DeviceAutomata, tables: VocabularyTables
     rows, row_ids = Rows.allocate(num_rows, 1, DEVICE), torch.arange(num_rows, dtype=torch.int32, device=DEVICE)
     rows.words.copy_(words_of(records))
     ring, adjustments = Ring.allocate(8, num_rows, DEVICE), Adjustments.allocate(1, tables.size, DEVICE)
-    us = median_us([lambda: commit_step_(row_ids, rows, ring, adjustments, automata.arena, tables)])
+    us = median_us([lambda: commit_step_(row_ids, rows, ring, adjustments)])
     assert bool(rows.column("is_active").all())
     return us
 

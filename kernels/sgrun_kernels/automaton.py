@@ -1,4 +1,4 @@
-"""Walks of tokens through automata in Triton: the bitmask of each row's place, and the walk of one drawn token.
+"""Walks of tokens through automata in Triton: that of the token which a row drew, and the bitmask of its new place.
 
 A lane walks one token. Frames that it finds on its row's stack it reads there; frames that it pushes go to memory of
 its own, level by level: `low` is the least depth that the lane has been at, and what lies below `low` is the row's.
@@ -34,6 +34,7 @@ from sgrun_kernels.fields import (
     LEADER,
     MAX_DEPTH,
     MOVE,
+    NO_TOKEN,
     OP_BITS,
     OP_MASK,
     RESET,
@@ -46,6 +47,7 @@ from sgrun_kernels.fields import (
     STATE,
     TABLE,
     TABLE_WIDTH,
+    UNWALKED,
 )
 from sgrun_kernels.rows import Rows, lanes_of
 from sgrun_kernels.tables import AutomatonArena, VocabularyTables
@@ -65,6 +67,15 @@ def row_masks_(
     assert num_rows <= len(frames) * block, (num_rows, frames.shape)
     tables = arena.words, arena.words.view(torch.uint8), arena.heads
     lanes = lanes_of(num_rows, rows)
+    _advance_kernel[(num_rows,)](
+        row_ids,
+        rows.words,
+        *tables,
+        vocabulary.token_bytes,
+        vocabulary.token_lens,
+        vocabulary.size,
+        num_warps=1,
+    )
     _end_kernel[(num_rows,)](row_ids, rows.words, *tables, frames, num_rows, ROWS=lanes, num_warps=1)
     _mask_kernel[(min(num_rows * num_blocks, len(frames)),)](
         row_ids,
@@ -83,6 +94,29 @@ def row_masks_(
         num_warps=1,
         maxnreg=MASK_REGISTERS,
     )
+
+
+@triton.jit
+def _advance_kernel(row_ids, words, arena, arena_bytes, heads, token_bytes, token_lens, num_tokens):
+    """One program a row: moves its place over the token that is yet to be walked, which its bitmask allowed. The one
+    lane's frames are the row's."""
+    row = words + tl.load(row_ids + tl.program_id(0)).to(tl.int64) * ROW_LEN
+    automaton, token = tl.load(row + AUTOMATON), tl.load(row + UNWALKED)
+    if (automaton >= 0) & (token >= 0):
+        lane = tl.arange(0, 32)
+        lens = tl.where(lane == 0, tl.load(token_lens + token).to(tl.int32), 0)
+        own, head = row + STACK + lane * 0, heads + automaton * HEAD_LEN
+        old_state, old_counter, old_depth = tl.load(row + STATE), tl.load(row + COUNTER), tl.load(row + DEPTH)
+        state, counter, depth, low = walk(
+            token + lane * 0, lens, row, own, 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
+        )
+        is_walker = lane == 0
+        tl.store(row + STATE + lane, state, mask=is_walker)
+        tl.store(row + COUNTER + lane, counter, mask=is_walker)
+        tl.store(row + DEPTH + lane, depth, mask=is_walker)
+        is_same = (state == old_state) & (counter == old_counter) & (depth == old_depth) & (low == old_depth)
+        tl.store(row + HAS_MASK + lane, is_same.to(tl.int32), mask=is_walker)
+        tl.store(row + UNWALKED, NO_TOKEN)
 
 
 @triton.jit(do_not_specialize=["num_rows"])

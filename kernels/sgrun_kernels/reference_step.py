@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from sgrun_kernels.reference_automaton import ArenaWalker, place_of
 from sgrun_kernels.rows import (
     FAILED,
     FINISHED,
@@ -19,30 +18,21 @@ from sgrun_kernels.rows import (
     Rows,
     ring_entries,
 )
-from sgrun_kernels.tables import AutomatonArena, VocabularyTables
 
 
-def commit_step_(
-    row_ids: Tensor,
-    rows: Rows,
-    ring: Ring,
-    adjustments: Adjustments,
-    arena: AutomatonArena,
-    vocabulary: VocabularyTables,
-) -> None:
+def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustments) -> None:
     """Applies what was drawn to rows `row_ids` [L] int32, all different, and writes their entries of the ring's current
     step; then the ring goes on to the next.
 
-    A row that takes its token has its constraint advanced, position, seq_len and the token's count one higher,
-    remaining one lower, and the token as its next input; its bitmask, which must be of the place before, is kept if the
-    token led back to it. See `Ring` for the ways a row ends.
+    A row that takes its token has position, seq_len and the token's count one higher, remaining one lower, and the
+    token as its next input; `row_masks_` walks it, beside the next step. See `Ring` for the ways a row ends.
     """
     records = rows.records()
     index = int(ring.index)
     entries = ring_entries(ring.words)[index % len(ring.words)]
     for row_id in row_ids.tolist():
         record = records[row_id : row_id + 1]
-        token_id, reason = _commit(record, adjustments, arena, vocabulary)
+        token_id, reason = _commit(record, adjustments)
         logprob = record["drawn_logprob"][0] if token_id >= 0 else 0.0
         entries[row_id] = (token_id, reason, logprob)
         if reason:
@@ -69,9 +59,7 @@ def decode_inputs_(row_ids: Tensor, rows: Rows, inputs: DecodeInputs, page_size:
     inputs.page_tables.numpy()[:] = rows.page_tables.numpy()[row_ids.numpy(), : inputs.page_tables.shape[1]]
 
 
-def _commit(
-    record: Records, adjustments: Adjustments, arena: AutomatonArena, vocabulary: VocabularyTables
-) -> tuple[int, int]:
+def _commit(record: Records, adjustments: Adjustments) -> tuple[int, int]:
     """(token_id, reason) of the ring's entry."""
     token_id, automaton = int(record["drawn"][0]), int(record["automaton"][0])
     if not record["is_active"][0]:
@@ -82,14 +70,7 @@ def _commit(
         return token_id, FAILED
     if token_id in record["stop_ids"][0]:
         return token_id, STOPPED
-    if automaton >= 0:
-        data = vocabulary.token_bytes[: int(vocabulary.token_lens[token_id]), token_id].numpy().tobytes()
-        place = ArenaWalker(arena, automaton).advance(place_of(record[0]), data)
-        assert place is not None, f"the bitmask allowed token {token_id}, the automaton refuses it"
-        record["has_mask"] = place == place_of(record[0])
-        record["state"], record["counter"], record["depth"] = place.state, place.counter, len(place.stack)
-        if place.stack:
-            record["stack"][0, : len(place.stack)] = place.stack
+    record["unwalked"] = token_id
     if record["adjustment"][0] >= 0:
         adjustments.seen[record["adjustment"][0], token_id] += 2
     record["token_id"] = token_id

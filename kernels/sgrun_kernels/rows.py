@@ -52,9 +52,10 @@ ROW = np.dtype(
         ("has_text", "<i4"),  # written by row_masks_: some token with text is allowed
         ("drawn", "<i4"),  # written by sample_
         ("drawn_logprob", "<f4"),  # written by sample_, 0 unless wants_logprob
-        ("has_mask", "<i4"),  # its bitmask is that of its place; written by commit_step_
+        ("unwalked", "<i4"),  # a token that commit_step_ applied and row_masks_ has yet to walk; NO_TOKEN: none
+        ("has_mask", "<i4"),  # its bitmask is that of its place; written by row_masks_ when it walks a token
         ("leader", "<i4"),  # written by row_masks_: which row of the launch has the same place, itself if none
-        ("padding", "<i4", (4,)),  # to whole 16-byte pieces
+        ("padding", "<i4", (3,)),  # to whole 16-byte pieces
         ("stop_ids", "<i4", (MAX_STOP_IDS,)),  # end tokens unless ignored, and the request's own; padded with -1
         ("stack", "<i4", (MAX_DEPTH, 2)),  # (site, counter), the outermost first
     ]
@@ -71,6 +72,7 @@ def new_records(num_rows: int) -> Records:
     records["top_p"] = records["repetition_penalty"] = 1.0
     records["adjustment"] = records["automaton"] = records["stop_ids"] = -1
     records["remaining"] = records["seq_len"] = 1
+    records["unwalked"] = NO_TOKEN
     return records
 
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgrun_kernels.automaton import walk
 from sgrun_kernels.fields import (
     ADJUSTMENT,
     AUTOMATON,
-    COUNTER,
-    DEPTH,
     DRAWN,
     DRAWN_LOGPROB,
     FAILED,
     FINISHED,
-    HAS_MASK,
     HAS_TEXT,
-    HEAD_LEN,
     IS_ACCEPTING,
     IS_ACTIVE,
     MAX_STOP_IDS,
@@ -30,24 +24,15 @@ from sgrun_kernels.fields import (
     RING_LEN,
     ROW_LEN,
     SEQ_LEN,
-    STACK,
-    STATE,
     STOP_IDS,
     STOPPED,
     TOKEN_ID,
+    UNWALKED,
 )
 from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
-from sgrun_kernels.tables import AutomatonArena, VocabularyTables
 
 
-def commit_step_(
-    row_ids: Tensor,
-    rows: Rows,
-    ring: Ring,
-    adjustments: Adjustments,
-    arena: AutomatonArena,
-    vocabulary: VocabularyTables,
-) -> None:
+def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustments) -> None:
     """See the twin."""
     ring_size, max_rows, _ = ring.words.shape
     assert max_rows == len(rows.words), (max_rows, len(rows.words))
@@ -58,15 +43,9 @@ def commit_step_(
         ring.index,
         ring.arrivals,
         adjustments.seen,
-        arena.words,
-        arena.words.view(torch.uint8),
-        arena.heads,
-        vocabulary.token_bytes,
-        vocabulary.token_lens,
         ring_size,
         max_rows,
         adjustments.seen.shape[1],
-        vocabulary.size,
         num_warps=1,
     )
 
@@ -99,15 +78,9 @@ def _commit_kernel(
     ring_index,
     arrivals,
     seen,
-    arena,
-    arena_bytes,
-    heads,
-    token_bytes,
-    token_lens,
     ring_size,
     max_rows,
     vocab_size,
-    num_tokens,
 ):
     row_id = tl.load(row_ids + tl.program_id(0)).to(tl.int64)
     row = words + row_id * ROW_LEN
@@ -121,8 +94,7 @@ def _commit_kernel(
     reason = tl.where(is_finished, FINISHED, tl.where(token < 0, FAILED, tl.where(is_stop, STOPPED, 0)))
     reason = tl.where(is_active, reason, 0)
     if is_active & (reason == 0):
-        if automaton >= 0:
-            _advance(token, row, arena, arena_bytes, heads + automaton * HEAD_LEN, token_bytes, token_lens, num_tokens)
+        tl.store(row + UNWALKED, token)
         adjustment = tl.load(row + ADJUSTMENT)
         if adjustment >= 0:
             place = seen + adjustment.to(tl.int64) * vocab_size + token
@@ -145,24 +117,6 @@ def _commit_kernel(
     if tl.atomic_add(arrivals, 1) == tl.num_programs(0) - 1:
         tl.store(arrivals, 0)
         tl.store(ring_index, index + 1)
-
-
-@triton.jit
-def _advance(token, row, arena, arena_bytes, head, token_bytes, token_lens, num_tokens):
-    """Moves the row's place over one token that its bitmask allowed; the one lane's frames are the row's."""
-    lane = tl.arange(0, 32)
-    lens = tl.where(lane == 0, tl.load(token_lens + token).to(tl.int32), 0)
-    own = row + STACK + lane * 0
-    old_state, old_counter, old_depth = tl.load(row + STATE), tl.load(row + COUNTER), tl.load(row + DEPTH)
-    state, counter, depth, low = walk(
-        token + lane * 0, lens, row, own, 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
-    )
-    is_walker = lane == 0
-    tl.store(row + STATE + lane, state, mask=is_walker)
-    tl.store(row + COUNTER + lane, counter, mask=is_walker)
-    tl.store(row + DEPTH + lane, depth, mask=is_walker)
-    is_same = (state == old_state) & (counter == old_counter) & (depth == old_depth) & (low == old_depth)
-    tl.store(row + HAS_MASK + lane, is_same.to(tl.int32), mask=is_walker)
 
 
 @triton.jit

@@ -226,9 +226,9 @@ class DeviceSteps:
         self._kernels.row_masks_(lanes, rows, automata.arena, self._vocabulary, self._masks, self._frames)
 
     def _sample(self, lanes: Tensor, logits: Tensor) -> None:
-        rows, adjustments, arena = self._state.rows, self._state.adjustments, self._state.automata.arena
+        rows, adjustments = self._state.rows, self._state.adjustments
         self._kernels.sample_(logits, lanes, rows, self._masks, adjustments, self._workspace)
-        self._kernels.commit_step_(lanes, rows, self._ring, adjustments, arena, self._vocabulary)
+        self._kernels.commit_step_(lanes, rows, self._ring, adjustments)
 
     def _arrival(self, sampling: list[Sampling], logits: Tensor) -> Arrival:
         """Queues what the host wants to know of the step that has just been launched."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import subprocess
@@ -446,6 +447,14 @@ def test_a_closed_engine_keeps_no_memory(open_tiny_engine: OpenEngine) -> None:
     engine.shutdown()
     assert kv() is None
     assert engine.stats.decode_tokens > 0
+
+
+def test_the_garbage_collector_leaves_alone_what_lives_as_long_as_the_engine(open_tiny_engine: OpenEngine) -> None:
+    """Going through it all takes as long as many steps."""
+    engine = open_tiny_engine(num_pages=64)
+    assert gc.get_freeze_count() > 10_000
+    engine.shutdown()
+    assert gc.get_freeze_count() == 0
 
 
 def test_closing_the_engine_fails_what_is_left(tiny_model: Path) -> None:

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_rows import DEVICE, arena_of, implementations, place_in, placed, put_cursor, records_of, rows_of, tables_of
+from device_rows import DEVICE, implementations, place_in, placed, put_cursor, records_of, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata, cursors
 
-from sgrun.grammar.automaton import CALL, MOVE, OP_BITS, RETURN_AFTER, Automaton
+from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.vocabulary import Vocabulary
-from sgrun.grammar.walk import Cursor
 from sgrun_kernels import reference_step, step
 from sgrun_kernels.rows import (
     FAILED,
@@ -54,7 +53,7 @@ def test_steps_do_to_rows_what_the_ring_says(
     records["position"] = np.arange(NUM_ROWS)
     records["adjustment"] = [1, -1, 0, -1, 2, -1]
     records["stop_ids"][:, :2] = [[0, 3]] * NUM_ROWS
-    rows, arena, tables = rows_of(records), arena_of([automaton]), tables_of(VOCABULARY)
+    rows = rows_of(records)
     ring = Ring.allocate(3, NUM_ROWS, DEVICE)
     adjustments = Adjustments.allocate(3, VOCABULARY.size, DEVICE)
     expected, expected_seen = records.copy(), np.zeros((3, VOCABULARY.size), dtype=np.int32)
@@ -63,6 +62,10 @@ def test_steps_do_to_rows_what_the_ring_says(
         for row_id in row_ids:
             record = expected[row_id : row_id + 1]
             cursor = place_in(record[0])
+            if record["automaton"][0] >= 0 and record["unwalked"][0] != NO_TOKEN:
+                cursor = walker.advance(cursor, VOCABULARY.token(int(record["unwalked"][0])))
+                assert cursor is not None
+                put_cursor(record, 0, cursor)
             texts = [i for i in range(1, VOCABULARY.size) if walker.advance(cursor, VOCABULARY.token(i)) is not None]
             is_constrained = record["automaton"][0] >= 0
             allowed = [*(texts if is_constrained else range(1, VOCABULARY.size)), 0]
@@ -70,11 +73,11 @@ def test_steps_do_to_rows_what_the_ring_says(
             record["drawn_logprob"] = -float(number)
             record["has_text"], record["is_accepting"] = bool(texts), walker.is_accepting(cursor)
         rows.words.copy_(torch.from_numpy(expected.view(np.int32).reshape(NUM_ROWS, -1)))
-        implementation.commit_step_(torch.tensor(row_ids, dtype=torch.int32), rows, ring, adjustments, arena, tables)
+        implementation.commit_step_(torch.tensor(row_ids, dtype=torch.int32), rows, ring, adjustments)
         entries = ring_entries(ring.words.cpu())[number % 3]
         for row_id in row_ids:
             record = expected[row_id : row_id + 1]
-            entry = _commit(automaton, record, expected_seen)
+            entry = _commit(record, expected_seen)
             assert tuple(entries[row_id])[:2] == entry
             assert entries[row_id]["logprob"] == (-float(number) if entry[0] >= 0 else 0.0)
         _assert_equal_rows(records_of(rows), expected)
@@ -82,7 +85,7 @@ def test_steps_do_to_rows_what_the_ring_says(
         assert int(ring.index) == number + 1 and int(ring.arrivals) == 0
 
 
-def _commit(automaton: Automaton, record: Any, seen: np.ndarray) -> tuple[int, int]:
+def _commit(record: Any, seen: np.ndarray) -> tuple[int, int]:
     token_id = int(record["drawn"][0])
     if not record["is_active"][0]:
         return NO_TOKEN, 0
@@ -94,12 +97,7 @@ def _commit(automaton: Automaton, record: Any, seen: np.ndarray) -> tuple[int, i
     elif token_id in (0, 3):
         reason = STOPPED
     else:
-        if is_constrained:
-            before = place_in(record[0])
-            after = automaton.walker.advance(before, VOCABULARY.token(token_id))
-            assert after is not None
-            record["has_mask"] = after == before
-            put_cursor(record, 0, after)
+        record["unwalked"] = token_id
         if record["adjustment"][0] >= 0:
             seen[record["adjustment"][0], token_id] += 2
         record["token_id"] = token_id
@@ -114,42 +112,7 @@ def _commit(automaton: Automaton, record: Any, seen: np.ndarray) -> tuple[int, i
 
 def _assert_equal_rows(actual: Any, expected: Any) -> None:
     for name in expected.dtype.names:
-        if name == "has_mask":  # a place that was left and come back to may be taken for another
-            assert (actual[name] <= expected[name]).all()
-            assert (actual[name] == expected[name])[expected["depth"] == 0].all()
-        elif name != "stack":
-            assert actual[name].tolist() == expected[name].tolist(), name
-    for row, other in zip(actual, expected, strict=True):
-        assert place_in(row) == place_in(other)
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_the_deepest_stack_and_a_token_of_many_bytes_are_followed(implementation: ModuleType) -> None:
-    """Nesting up to 64 frames in one token, and back down in another."""
-    table = np.zeros((4, 4), dtype=np.int32)
-    table[1, 1] = MOVE | 2 << OP_BITS  # a: inside
-    table[2, 1] = table[3, 1] = CALL  # site 0: another a opens one more
-    table[2, 2] = table[3, 2] = RETURN_AFTER
-    classes = np.zeros(256, dtype=np.uint8)
-    classes[ord("a")], classes[ord("b")] = 1, 2
-    sites, counts = np.array([[1, 3]], dtype=np.int32), np.zeros((0, 3), dtype=np.int32)
-    automaton = Automaton(classes, table, sites, counts, start=2)
-    vocabulary = Vocabulary([None, b"a" * 64, b"b" * 63, b"b", b"aabbab"], end_token_ids=[0])
-    cursor = Cursor(2)
-    records = placed([(0, cursor)])
-    records["remaining"] = 100
-    for token_id in (1, 2, 4, 4, 3):
-        records["drawn"], records["has_text"] = token_id, 1
-        after = automaton.walker.advance(cursor, vocabulary.token(token_id))
-        assert after is not None
-        rows = rows_of(records)
-        ring = Ring.allocate(1, 1, DEVICE)
-        adjustments = Adjustments.allocate(1, vocabulary.size, DEVICE)
-        ids = torch.zeros(1, dtype=torch.int32)
-        implementation.commit_step_(ids, rows, ring, adjustments, arena_of([automaton]), tables_of(vocabulary))
-        records = records_of(rows)
-        cursor = place_in(records[0])
-        assert cursor == after
+        assert actual[name].tolist() == expected[name].tolist(), name
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -14,6 +14,7 @@ from device_rows import (
     all_ids,
     arena_of,
     implementations,
+    place_in,
     placed,
     put_cursor,
     records_of,
@@ -24,13 +25,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata, cursors
 
-from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.automaton import CALL, MOVE, OP_BITS, RETURN_AFTER, Automaton
 from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.masks import token_bitmask
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
 from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 from sgrun_kernels import automaton, reference_automaton
+from sgrun_kernels.rows import NO_TOKEN
 from sgrun_kernels.workspace import allocate_frames
 
 SHORT = [bytes(letters) for length in (1, 2, 3) for letters in product(b"abc", repeat=length)]
@@ -82,6 +84,58 @@ def test_masks_of_any_cursor_are_what_their_definition_says(
         assert (masks[row_id] == expected).all(), (row_id, cursor)
         assert records["has_text"][row_id] == has_text
         assert records["is_accepting"][row_id] == automaton.walker.is_accepting(cursor)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data(), automaton=automata())
+def test_rows_walk_the_tokens_that_they_drew_before_their_masks_are_made(
+    implementation: ModuleType, data: st.DataObject, automaton: Automaton
+) -> None:
+    """Rows with a token that their constraint allows, and without one; some have the mask of the place before it."""
+    walker, places = automaton.walker, [(0, data.draw(cursors(automaton))) for _ in range(5)]
+    records, after, stay = placed(places), [], []
+    records["has_mask"] = data.draw(st.lists(st.integers(0, 1), min_size=5, max_size=5))
+    for row_id, (_, cursor) in enumerate(places):
+        tokens = [i for i in range(VOCABULARY.size) if i not in VOCABULARY.end_token_ids and VOCABULARY.token(i)]
+        allowed = [i for i in tokens if walker.advance(cursor, VOCABULARY.token(i)) is not None]
+        token_id = data.draw(st.sampled_from([NO_TOKEN, *allowed]))
+        records["unwalked"][row_id] = token_id
+        after.append(cursor if token_id == NO_TOKEN else walker.advance(cursor, VOCABULARY.token(token_id)))
+        stay.append(records["has_mask"][row_id] if token_id == NO_TOKEN else after[-1] == cursor)
+    masks, walked = masks_of(implementation, [automaton], records, VOCABULARY)
+    for row_id, cursor in enumerate(after):
+        assert place_in(walked[row_id]) == cursor
+        assert walked["unwalked"][row_id] == NO_TOKEN
+        # A place that was left and come back to may be taken for another.
+        has_mask = bool(walked["has_mask"][row_id])
+        assert has_mask == stay[row_id] or (not has_mask and cursor.stack)
+        kept = np.full(masks.shape[1], 0x5A5A5A5A, dtype=np.int32)
+        expected = kept if has_mask else expected_mask(automaton, cursor, VOCABULARY, True)[0]
+        assert (masks[row_id] == expected).all(), row_id
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_deepest_stack_and_a_token_of_many_bytes_are_followed(implementation: ModuleType) -> None:
+    """Nesting up to 64 frames in one token, and back down in another."""
+    table = np.zeros((4, 4), dtype=np.int32)
+    table[1, 1] = MOVE | 2 << OP_BITS  # a: inside
+    table[2, 1] = table[3, 1] = CALL  # site 0: another a opens one more
+    table[2, 2] = table[3, 2] = RETURN_AFTER
+    classes = np.zeros(256, dtype=np.uint8)
+    classes[ord("a")], classes[ord("b")] = 1, 2
+    sites, counts = np.array([[1, 3]], dtype=np.int32), np.zeros((0, 3), dtype=np.int32)
+    nested = Automaton(classes, table, sites, counts, start=2)
+    vocabulary = Vocabulary([None, b"a" * 64, b"b" * 63, b"b", b"aabbab"], end_token_ids=[0])
+    cursor = Cursor(2)
+    records = placed([(0, cursor)])
+    for token_id in (1, 2, 4, 4, 3):
+        records["unwalked"], records["has_mask"] = token_id, 1
+        after = nested.walker.advance(cursor, vocabulary.token(token_id))
+        assert after is not None
+        _, records = masks_of(implementation, [nested], records, vocabulary)
+        cursor = place_in(records[0])
+        assert cursor == after
 
 
 SCHEMA = """{"type": "object", "required": ["name", "tags"], "additionalProperties": false, "properties": {
