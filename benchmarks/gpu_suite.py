@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import checks, trace, transformers_baseline, workloads
-from benchmarks.gpu.ceilings import copy_bytes_per_s, matmul_flops
+from benchmarks.gpu.ceilings import copy_bytes_per_s, matmul_flops, short_matmul_flops
 from benchmarks.gpu.shapes import SHAPES, prefill_flops, traffic, write_folder
 from sgrun.engine.client import Engine
 from sgrun.engine.tokenizer import Tokenizer
@@ -86,7 +86,12 @@ class Suite:
 
 
 def ceilings(suite: Suite) -> None:
-    suite.add("ceilings", copy_tb_per_s=suite.copy_bytes_per_s / 1e12, matmul_tflops=suite.matmul_flops / 1e12)
+    suite.add(
+        "ceilings",
+        copy_tb_per_s=suite.copy_bytes_per_s / 1e12,
+        matmul_tflops=suite.matmul_flops / 1e12,
+        short_matmul_tflops=short_matmul_flops(suite.is_smoke) / 1e12,
+    )
 
 
 def decode(suite: Suite) -> None:
@@ -132,16 +137,20 @@ def prefill(suite: Suite) -> None:
                 )
             decoding, newcomer_len = (3, 20) if suite.is_smoke else (64, 1024)
             outputs = suite.length(400)
-            workloads.arrival(engine, prompts, decoding, suite.length(PROMPT_LEN), newcomer_len, outputs)
-            arrived = workloads.arrival(engine, prompts, decoding, suite.length(PROMPT_LEN), newcomer_len, outputs)
+            _, *arrivals = (
+                workloads.arrival(engine, prompts, decoding, suite.length(PROMPT_LEN), newcomer_len, outputs)
+                for _ in range(1 + suite.repeats)
+            )
+            first = workloads.Timing.of([arrival.first_token * 1e3 for arrival in arrivals])
             suite.add(
                 "prefill",
                 shape=shape,
                 case=f"{newcomer_len} tokens arrive while {decoding} decode",
-                first_token_ms=arrived.first_token * 1e3,
-                gap_alone_ms=arrived.gap_alone * 1e3,
-                gap_p50_ms=arrived.gap_p50 * 1e3,
-                gap_p99_ms=arrived.gap_p99 * 1e3,
+                first_token_ms=first.median,
+                first_token_ms_range=[first.low, first.high],
+                gap_alone_ms=statistics.median(arrival.gap_alone for arrival in arrivals) * 1e3,
+                gap_p50_ms=statistics.median(arrival.gap_p50 for arrival in arrivals) * 1e3,
+                gap_p99_ms=statistics.median(arrival.gap_p99 for arrival in arrivals) * 1e3,
             )
 
 
@@ -159,7 +168,7 @@ def prefix(suite: Suite) -> None:
 
 
 def start(suite: Suite) -> None:
-    """From the start of a Python process to the first token of a random 8B model; the second has warm kernels."""
+    """From the start of a Python process to the first token of a random 8B model, and again with warm kernels."""
     for shape in suite.shapes("llama-8b"):
         path = write_folder(shape, suite.folder / shape)
         code = (
@@ -168,10 +177,14 @@ def start(suite: Suite) -> None:
             "e = Engine(Path(sys.argv[1]), load_format='dummy', tokenizer=Path(sys.argv[2]), num_pages=2048);"
             "s = e.open(); e.append_ids(s, range(500)); e.generate(s, SamplingParams(max_tokens=1)).result()"
         )
-        for case in ("first", "warm", "warm"):
+        runs = []
+        for _ in range(1 + suite.repeats):
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", code, str(path), str(suite.tokenizer)], check=True)
-            suite.add("start", shape=shape, case=case, s=time.perf_counter() - started)
+            runs.append(time.perf_counter() - started)
+        for case, seconds in (("first", runs[:1]), ("warm", runs[1:])):
+            timing = workloads.Timing.of(seconds)
+            suite.add("start", shape=shape, case=case, s=timing.median, s_range=[timing.low, timing.high])
 
 
 def grammar(suite: Suite) -> None:
@@ -192,19 +205,31 @@ def grammar(suite: Suite) -> None:
                     future.result()
                 rows[case].append(_gaps(clocks))
             for case, (_, *measured) in rows.items():  # the first one compiled and captured
-                medians = {name: statistics.median(row[name] for row in measured) for name in measured[0]}
-                suite.add("grammar_overhead", shape=shape, batch=batch, case=case, vocab_size=vocab_size, **medians)
+                values: dict[str, Any] = {}
+                for name in measured[0]:
+                    of = sorted(row[name] for row in measured)
+                    values |= {name: statistics.median(of), f"{name}_range": [of[0], of[-1]]}
+                suite.add("grammar_overhead", shape=shape, batch=batch, case=case, vocab_size=vocab_size, **values)
 
 
 def offline(suite: Suite) -> None:
-    """256 requests of 1,024 tokens in and out, once."""
+    """256 requests of 1,024 tokens in and out."""
     for shape in suite.shapes("qwen3-8b"):
         batch, prompt_len, outputs = (3, 20, 10) if suite.is_smoke else (256, 1024, 1024)
         with suite.engine(shape) as engine:
             prompts = suite.prompts(shape)
             workloads.run(engine, prompts.take(batch, 64), workloads.greedy(4))
-            seconds = workloads.run(engine, prompts.take(batch, prompt_len), workloads.greedy(outputs))
-        suite.add("offline", shape=shape, requests=batch, s=seconds, tokens_per_s=batch * outputs / seconds)
+            params = workloads.greedy(outputs)
+            runs = [workloads.run(engine, prompts.take(batch, prompt_len), params) for _ in range(suite.repeats)]
+        seconds = workloads.Timing.of(runs)
+        suite.add(
+            "offline",
+            shape=shape,
+            requests=batch,
+            s=seconds.median,
+            s_range=[seconds.low, seconds.high],
+            tokens_per_s=batch * outputs / seconds.median,
+        )
 
 
 def equality(suite: Suite) -> None:

@@ -64,8 +64,7 @@ def decode() -> str:
     rows = []
     for row in results:
         peer = PEER_STEP_MS[row["shape"]][row["batch"]]
-        low, high = row["step_ms_range"]
-        step = (row["step_ms"], f"{low:.2f} to {high:.2f}", row["floor_ms"], row["ratio"])
+        step = (row["step_ms"], _range(row["step_ms_range"]), row["floor_ms"], row["ratio"])
         rows.append((row["shape"], row["batch"], *step, peer, f"{peer / row['step_ms']:.2f} x"))
     head = "Shape | Batch | Step, ms | Range | Floor, ms | Step / floor | Better peer, ms | Faster by"
     return part("Decode steps", table(head, rows), results)
@@ -79,6 +78,11 @@ def prefill() -> str:
         if "case" not in row
     ]
     text = table("Prompts | Tokens each | ms | Tokens/s | Of the matrix rate of the run", batches)
+    for row in newest("ceilings")[-1:]:
+        text += (
+            f"\n\nThe matrix rate is that of products of 8,192^3 for 0.2 s, {_cell(row['matmul_tflops'])} TFLOP/s;"
+            f" of one at a time, with a pause after each, {_cell(row['short_matmul_tflops'])}."
+        )
     for row in results:
         if "case" in row:
             text += (
@@ -94,13 +98,13 @@ def workloads() -> str:
     prefix, offline, start = newest("shared_prefix", "case"), newest("offline", "shape"), newest("start", "case")
     for row in prefix:
         case = f"64 requests of 2,048 shared and 64 own tokens, 64 outputs, {row['shape']}, {row['case']}"
-        rows.append((case, row["s"], " to ".join(map(_cell, row["s_range"])), PEER_PREFIX_S[row["case"]]))
+        rows.append((case, row["s"], _range(row["s_range"]), PEER_PREFIX_S[row["case"]]))
     for row in offline:
         case = f"{row['requests']} requests of 1,024 in and 1,024 out, {row['shape']}"
-        rows.append((case, row["s"], "once", PEER_OFFLINE_S))
+        rows.append((case, row["s"], _range(row["s_range"]), PEER_OFFLINE_S))
     for row in start:
         case = f"process start to first token, {row['shape']}, {row['case']} kernel cache"
-        rows.append((case, row["s"], "once", PEER_START_S))
+        rows.append((case, row["s"], _range(row["s_range"]), PEER_START_S))
     return part("Whole workloads", table("What | s | Range | Better peer, s", rows), prefix + offline + start)
 
 
@@ -113,9 +117,21 @@ def grammar() -> str:
         base.setdefault(key, row)
         step, p99 = (100 * (row[name] / base[key][name] - 1) for name in ("step_ms", "gap_p99_ms"))
         case = (row["shape"], f"{row['vocab_size']:,}", row["case"])
-        rows.append((*case, row["step_ms"], f"{step:+.1f} %", row["gap_p99_ms"], f"{p99:+.1f} %"))
-    head = "Shape | Vocabulary | 64 rows | Step, ms | More | p99 between tokens, ms | More"
+        times = (row["step_ms"], _range(row["step_ms_range"]), f"{step:+.1f} %")
+        rows.append((*case, *times, row["gap_p99_ms"], _range(row["gap_p99_ms_range"]), f"{p99:+.1f} %"))
+    head = "Shape | Vocabulary | 64 rows | Step, ms | Range | More | p99 between tokens, ms | Range | More"
     return part("Steps under constraints", table(head, rows), results)
+
+
+def profiles() -> str:
+    results = newest("profile", "shape", "batch", "case")
+    rows = [
+        (row["shape"], row["batch"], row["case"], f"{100 * row['busy']:.1f} %", row["blocking_calls_per_step"])
+        for row in results
+    ]
+    head = "Shape | Rows | Constraints | GPU at work | Calls a step that wait for it"
+    text = "One such call in each profile is its own end.\n\n"
+    return part("Profiles of decoding", text + table(head, rows), results)
 
 
 def uploads() -> str:
@@ -172,7 +188,7 @@ def baseline() -> str:
     return part("transformers' generate (sdpa)", table("Shape | Batch | Step, ms", rows), results)
 
 
-PARTS = (decode, prefill, workloads, grammar, uploads, attention, sampling, equality, baseline)
+PARTS = (decode, prefill, workloads, grammar, profiles, uploads, attention, sampling, equality, baseline)
 
 
 def figures() -> str:
@@ -188,6 +204,11 @@ def main() -> None:
     page = PAGE.read_text()
     before, after = page[: page.index(BEGIN)], page[page.index(END) + len(END) :]
     PAGE.write_text(before + figures() + after)
+
+
+def _range(ends: list[float]) -> str:
+    low, high = map(_cell, ends)
+    return f"{low} to {high}"
 
 
 def _cell(value: object) -> str:

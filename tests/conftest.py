@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sgrun.engine.client import Engine
 from sgrun.engine.device_steps import DeviceSteps, SamplingKernels
 from sgrun.engine.runner import ModelRunner
+from sgrun.models.piece_graphs import PieceGraphs
 from sgrun.models.source import default_model_path
 from sgrun_kernels.reference_automaton import row_masks_
 from sgrun_kernels.reference_sampling import sample_, top_logprobs
@@ -94,9 +95,10 @@ def sample_as_on_a_gpu(engine: Engine) -> None:
     core = engine._core
     num_layers, _, num_pages, *shape = core.steps.forward.kv.shape
     kv = torch.full((num_layers, 2, num_pages + 1, *shape), float("nan"), dtype=torch.float32)
-    runner = ModelRunner(core.steps.forward.decoder, kv)
+    decoder, limits = core.steps.forward.decoder, core.limits
+    pieces = PieceGraphs(decoder, kv, limits.num_pages * limits.page_size, limits.token_budget)
     kernels = SamplingKernels(row_masks_, sample_, top_logprobs, commit_step_, decode_inputs_)
-    core.steps = DeviceSteps(runner, core.vocabulary, core.limits, kernels)
+    core.steps = DeviceSteps(ModelRunner(decoder, kv, pieces), core.vocabulary, core.limits, kernels)
 
 
 def _write_tokenizer(path: Path) -> int:

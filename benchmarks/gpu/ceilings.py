@@ -17,10 +17,24 @@ def copy_bytes_per_s(is_smoke: bool) -> float:
 
 
 def matmul_flops(is_smoke: bool) -> float:
-    """Operations a second of one large bfloat16 matrix product."""
+    """Operations a second of large bfloat16 matrix products, one after the other for as long as a long prompt takes:
+    a single one runs at a clock that the device's power does not allow for long."""
+    size, count = (64, 2) if is_smoke else (8192, 150)
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=_device()) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def products() -> None:
+        for _ in range(count):
+            torch.mm(a, b, out=out)
+
+    return 2 * size**3 * count / _median_s(products, repeats=3)
+
+
+def short_matmul_flops(is_smoke: bool) -> float:
+    """The same of one product at a time, with a pause after each."""
     size = 64 if is_smoke else 8192
     a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=_device()) for _ in range(2))
-    return float(2 * size**3 / _median_s(lambda: a @ b))
+    return 2 * size**3 / _median_s(lambda: a @ b)
 
 
 def _median_s(call: Callable[[], object], repeats: int = 10) -> float:

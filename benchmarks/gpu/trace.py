@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -38,7 +37,6 @@ def trace_decode(engine: Engine, prompts: Prompts, batch: int, grammars: Sequenc
     steps = engine.stats.num_steps
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         time.sleep(1 / 6)
-        torch.cuda.synchronize()
     steps = engine.stats.num_steps - steps
     for seq_id in seq_ids:
         engine.abort(seq_id)

@@ -13,6 +13,8 @@ from sgrun.engine.messages import Message
 
 logger = logging.getLogger(__name__)
 
+FIRST_REST = 100  # steps, and twice as many from one rest to the next
+
 
 class ThreadDriver:
     """Feeds messages to a core and steps it on one daemon thread, until `stop`. The core and its events live there."""
@@ -22,12 +24,14 @@ class ThreadDriver:
         self._lock = threading.Lock()  # nothing is posted behind the end
         self._is_stopped = False
         self._thread: threading.Thread | None = None
+        self._next_rest = FIRST_REST
 
     def start(self, core: EngineCore, on_end: Callable[[], None]) -> None:
         """`on_end` is called on the thread when the core has stopped, whether it was stopped or has failed.
 
         What there is by now (modules, weights, the vocabulary) is hidden from Python's garbage collector until then: a
-        full collection that goes through it holds the steps up for 0.1 s.
+        full collection that goes through it holds the steps up for 0.1 s. So is, in pauses, what has been added since,
+        such as compiled kernels.
         """
         gc.freeze()
         self._thread = threading.Thread(target=self._run, args=(core, on_end), name="sgrun-engine", daemon=True)
@@ -70,6 +74,10 @@ class ThreadDriver:
     def _take_messages(self, core: EngineCore) -> bool:
         """Hands over what has arrived, waiting for something if there is nothing to do. False at the end."""
         is_waiting = not core.has_work
+        if is_waiting and self._inbox.empty() and core.stats.num_steps >= self._next_rest:
+            self._next_rest = 2 * core.stats.num_steps
+            gc.collect()
+            gc.freeze()
         while is_waiting or not self._inbox.empty():
             message = self._inbox.get()
             if message is None:

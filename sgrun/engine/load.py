@@ -18,6 +18,7 @@ from sgrun.errors import ConfigError, UnsupportedModelError
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.models.decoder import Decoder
 from sgrun.models.load import load_model
+from sgrun.models.piece_graphs import PieceGraphs
 from sgrun.models.source import resolve_model
 from sgrun.types import MAX_STOP_TOKEN_IDS
 from sgrun_kernels.rows import MAX_STOP_IDS
@@ -77,9 +78,9 @@ def _steps(decoder: Decoder, vocabulary: Vocabulary, limits: Limits) -> Steps:
     model, is_cuda = decoder.config, decoder.device.type == "cuda"
     num_pages = limits.num_pages + is_cuda  # one for the K/V of spare rows
     shape = (model.num_layers, 2, num_pages, limits.page_size, model.num_kv_heads, model.head_dim)
-    runner = ModelRunner(decoder, torch.empty(shape, dtype=decoder.dtype, device=decoder.device))
+    kv = torch.empty(shape, dtype=decoder.dtype, device=decoder.device)
     if not is_cuda:
-        return HostSteps(runner, limits.page_size, decoder.device)
+        return HostSteps(ModelRunner(decoder, kv), limits.page_size, decoder.device)
     # Triton is loaded for a GPU alone.
     from sgrun.engine.device_steps import DeviceSteps
     from sgrun.engine.triton_kernels import TRITON_KERNELS
@@ -87,7 +88,8 @@ def _steps(decoder: Decoder, vocabulary: Vocabulary, limits: Limits) -> Steps:
     max_ends = MAX_STOP_IDS - MAX_STOP_TOKEN_IDS
     if len(vocabulary.end_token_ids) > max_ends:
         raise UnsupportedModelError(f"the model has {len(vocabulary.end_token_ids)} end tokens; allowed: {max_ends}")
-    return DeviceSteps(runner, vocabulary, limits, TRITON_KERNELS)
+    pieces = PieceGraphs(decoder, kv, limits.num_pages * limits.page_size, limits.token_budget)
+    return DeviceSteps(ModelRunner(decoder, kv, pieces), vocabulary, limits, TRITON_KERNELS)
 
 
 def _device(config: EngineConfig) -> torch.device:

@@ -7,7 +7,7 @@ V vocab_size. Rows and pages: see `sgrun.models.inputs`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from sgrun.models.config import ModelConfig, RopeConfig
 from sgrun.models.inputs import ForwardInputs
 from sgrun.models.operations import Operations
-from sgrun.models.weights import DecoderWeights, LayerWeights
+from sgrun.models.weights import DecoderWeights
 from sgrun_kernels import reference
 from sgrun_kernels.hidden import Hidden
 
@@ -47,56 +47,18 @@ class Decoder:
         Without extends nothing waits for the device, and shapes depend on the inputs' shapes and on `max_decode_len`
         alone: such a forward can be captured in a CUDA graph.
         """
-        step = self._step(inputs, kv[0, 0])
-        weights, eps = self.weights, self.config.rms_norm_eps
-        hidden = self.ops.embed_norm(inputs.token_ids, weights.embed, weights.layers[0].input_norm, eps)
-        next_norms = [*(layer.input_norm for layer in weights.layers[1:]), weights.norm]
-        for index, (layer, next_norm) in enumerate(zip(weights.layers, next_norms, strict=True)):
-            hidden = self._layer(layer, next_norm, hidden, step, kv[index, 0], kv[index, 1])
-        if inputs.logits_rows is not None:
-            hidden = hidden.rows(inputs.logits_rows)
-        return self.ops.normed_linear(hidden, weights.lm_head)
+        plan = self.plan(inputs, kv)
+        between = self.start(inputs.token_ids, inputs.positions, inputs.store_slots, kv)
+        for layer in range(self.config.num_layers):
+            between = self.go_on(layer, between, self.attend(between.q, plan, kv[layer]), kv)
+        return self.logits(between.hidden, inputs.logits_rows)
 
-    def _layer(
-        self, weights: LayerWeights, next_norm: Tensor, hidden: Hidden, step: _Step, k_cache: Tensor, v_cache: Tensor
-    ) -> Hidden:
-        """The residual stream behind this layer, with the norm in front of the next."""
-        ops, eps = self.ops, self.config.rms_norm_eps
-        qkv = ops.normed_linear(hidden, weights.qkv, weights.qkv_bias)
-        attended = self._attention(weights, qkv, step, k_cache, v_cache)
-        hidden = ops.linear_add_norm(attended, weights.o, weights.o_bias, hidden.total, weights.mlp_norm, eps)
-        inner = ops.normed_gate_up(hidden, weights.gate_up, weights.gate_up_bias)
-        return ops.linear_add_norm(inner, weights.down, weights.down_bias, hidden.total, next_norm, eps)
+    # Its parts. What stands between two attentions depends on the number of tokens alone, whatever the rows are.
 
-    def _attention(self, weights: LayerWeights, qkv: Tensor, step: _Step, k_cache: Tensor, v_cache: Tensor) -> Tensor:
-        """[T, Hq * D] of qkv [T, (Hq + 2 * Hk) * D]."""
-        ops, inputs, head_dim = self.ops, step.inputs, self.config.head_dim
-        q = ops.norm_rope_store(
-            qkv.view(len(qkv), -1, head_dim),
-            weights.q_norm,
-            weights.k_norm,
-            self.config.rms_norm_eps,
-            step.cos,
-            step.sin,
-            k_cache,
-            v_cache,
-            inputs.store_slots,
-        )
-        if len(inputs.copy_src):
-            ops.copy_kv(k_cache, v_cache, inputs.copy_src, inputs.copy_dst)
-        num_extend_tokens, scale = step.num_extend_tokens, head_dim**-0.5
-        parts = []
-        if step.extend_plan is not None:
-            parts.append(ops.extend_attention(q[:num_extend_tokens], k_cache, v_cache, step.extend_plan, scale))
-        if step.decode_plan is not None:
-            parts.append(ops.decode_attention(q[num_extend_tokens:], k_cache, v_cache, step.decode_plan, scale))
-        attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return attended.view(len(qkv), -1)
-
-    def _step(self, inputs: ForwardInputs, k_cache: Tensor) -> _Step:
-        num_heads, num_extends = self.config.num_heads, inputs.num_extends
+    def plan(self, inputs: ForwardInputs, kv: Tensor) -> AttentionPlan:
+        """What the attentions of all layers share."""
+        num_heads, num_extends, k_cache = self.config.num_heads, inputs.num_extends, kv[0, 0]
         page_tables, seq_lens = inputs.page_tables, inputs.seq_lens
-        cos, sin = self.ops.rotations(inputs.positions, self._inv_freq, self.dtype)
         extend_plan = decode_plan = None
         if num_extends:
             extend_plan = self.ops.plan_extend(
@@ -117,19 +79,73 @@ class Decoder:
                 num_heads,
                 shares_prefixes=inputs.decodes_share,
             )
-        return _Step(inputs, cos, sin, sum(inputs.extend_lens_host), extend_plan, decode_plan)
+        return AttentionPlan(inputs, sum(inputs.extend_lens_host), extend_plan, decode_plan)
+
+    def start(self, token_ids: Tensor, positions: Tensor, slots: Tensor, kv: Tensor) -> Between:
+        """What stands in front of the first attention, of tokens [T]; stores their keys and values to `slots`."""
+        layer = self.weights.layers[0]
+        cos, sin = self.ops.rotations(positions, self._inv_freq, self.dtype)
+        hidden = self.ops.embed_norm(token_ids, self.weights.embed, layer.input_norm, self.config.rms_norm_eps)
+        return self._stored(0, hidden, cos, sin, slots, kv)
+
+    def attend(self, q: Tensor, plan: AttentionPlan, kv: Tensor) -> Tensor:
+        """[T, Hq * D] of queries q [T, Hq, D] over the `kv` of one layer."""
+        ops, inputs, scale = self.ops, plan.inputs, self.config.head_dim**-0.5
+        k_cache, v_cache = kv
+        if len(inputs.copy_src):
+            ops.copy_kv(k_cache, v_cache, inputs.copy_src, inputs.copy_dst)
+        parts = []
+        if plan.extends is not None:
+            parts.append(ops.extend_attention(q[: plan.num_extend_tokens], k_cache, v_cache, plan.extends, scale))
+        if plan.decodes is not None:
+            parts.append(ops.decode_attention(q[plan.num_extend_tokens :], k_cache, v_cache, plan.decodes, scale))
+        attended = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return attended.view(len(q), -1)
+
+    def go_on(self, layer: int, between: Between, attended: Tensor, kv: Tensor) -> Between:
+        """From the attention of a layer to that of the next, or to the end."""
+        ops, weights, eps = self.ops, self.weights.layers[layer], self.config.rms_norm_eps
+        is_last = layer == self.config.num_layers - 1
+        next_norm = self.weights.norm if is_last else self.weights.layers[layer + 1].input_norm
+        hidden = ops.linear_add_norm(attended, weights.o, weights.o_bias, between.hidden.total, weights.mlp_norm, eps)
+        inner = ops.normed_gate_up(hidden, weights.gate_up, weights.gate_up_bias)
+        hidden = ops.linear_add_norm(inner, weights.down, weights.down_bias, hidden.total, next_norm, eps)
+        if is_last:
+            return replace(between, hidden=hidden)
+        return self._stored(layer + 1, hidden, between.cos, between.sin, between.slots, kv)
+
+    def logits(self, hidden: Hidden, rows: Tensor | None) -> Tensor:
+        """[L, V] of the last `hidden` at `rows` [L], or at all."""
+        return self.ops.normed_linear(hidden if rows is None else hidden.rows(rows), self.weights.lm_head)
+
+    def _stored(self, layer: int, hidden: Hidden, cos: Tensor, sin: Tensor, slots: Tensor, kv: Tensor) -> Between:
+        weights, (k_cache, v_cache) = self.weights.layers[layer], kv[layer]
+        qkv = self.ops.normed_linear(hidden, weights.qkv, weights.qkv_bias)
+        heads = qkv.view(len(qkv), -1, self.config.head_dim)
+        eps = self.config.rms_norm_eps
+        q = self.ops.norm_rope_store(heads, weights.q_norm, weights.k_norm, eps, cos, sin, k_cache, v_cache, slots)
+        return Between(hidden, q, cos, sin, slots)
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """What all layers of one forward share."""
+class AttentionPlan:
+    """What the attentions of one forward share."""
 
     inputs: ForwardInputs
+    num_extend_tokens: int
+    extends: Any  # of the operations' own; None without extends
+    decodes: Any  # likewise, of decodes
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """What stands in front of an attention, or behind the last: of tokens [T]."""
+
+    hidden: Hidden
+    q: Tensor  # [T, Hq, D]
     cos: Tensor  # [T, 1, D]
     sin: Tensor  # [T, 1, D], negative in its first half
-    num_extend_tokens: int
-    extend_plan: Any  # of the operations' own; None without extends
-    decode_plan: Any  # likewise, of decodes
+    slots: Tensor  # [T]
 
 
 def rope_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:

@@ -14,6 +14,7 @@ from sgrun.engine.device_steps import DeviceSteps
 from sgrun.engine.runner import ModelRunner
 from sgrun.engine.triton_kernels import TRITON_KERNELS
 from sgrun.models.decoder import Decoder
+from sgrun.models.piece_graphs import PieceGraphs
 from sgrun.types import Completion, GrammarSpec, JsonSchemaSpec, RegexSpec, SamplingParams
 from sgrun_kernels import triton_ops
 
@@ -128,4 +129,6 @@ def interpret_kernels(engine: Engine) -> None:
     decoder, kv = core.steps.forward.decoder, core.steps.forward.kv
     decoder = Decoder(decoder.config, decoder.weights, decoder.device, decoder.dtype, triton_ops)
     kv = torch.full((*kv.shape[:2], kv.shape[2] + 1, *kv.shape[3:]), float("nan"))
-    core.steps = DeviceSteps(ModelRunner(decoder, kv), core.vocabulary, core.limits, TRITON_KERNELS)
+    limits = core.limits
+    pieces = PieceGraphs(decoder, kv, limits.num_pages * limits.page_size, limits.token_budget)
+    core.steps = DeviceSteps(ModelRunner(decoder, kv, pieces), core.vocabulary, core.limits, TRITON_KERNELS)

@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -450,9 +451,16 @@ def test_a_closed_engine_keeps_no_memory(open_tiny_engine: OpenEngine) -> None:
 
 
 def test_the_garbage_collector_leaves_alone_what_lives_as_long_as_the_engine(open_tiny_engine: OpenEngine) -> None:
-    """Going through it all takes as long as many steps."""
+    """Going through it all takes as long as many steps. What is added later follows when the engine pauses."""
     engine = open_tiny_engine(num_pages=64)
-    assert gc.get_freeze_count() > 10_000
+    at_start = gc.get_freeze_count()
+    assert at_start > 10_000
+    added = [[number] for number in range(100_000)]
+    generate(engine, random_ids(0, 4), SamplingParams(max_tokens=120, ignore_eos=True))
+    deadline = time.monotonic() + 60
+    while gc.get_freeze_count() < at_start + len(added) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gc.get_freeze_count() >= at_start + len(added)
     engine.shutdown()
     assert gc.get_freeze_count() == 0
 
