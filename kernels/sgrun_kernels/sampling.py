@@ -27,6 +27,7 @@ from sgrun_kernels.fields import (
 )
 from sgrun_kernels.histograms import BINS, fill, find_cut, range_of
 from sgrun_kernels.masses import LOG2_E, UNIT, mass_of
+from sgrun_kernels.overlap import await_previous, launch_options
 from sgrun_kernels.reference_sampling import top_logprobs
 from sgrun_kernels.rows import Adjustments, Rows, lanes_of
 from sgrun_kernels.strips import LINE, LINES, STRIP, finite, lines_of, load_tile, tokens_of
@@ -107,6 +108,7 @@ def sample_(
         ZERO_BITS=ZERO_BITS[logits.dtype],
         num_warps=CUT_WARPS,
         maxnreg=CUT_REGISTERS,
+        **launch_options(),
     )
     _draw_kernel[(num_rows + programs,)](
         *shared,
@@ -121,6 +123,7 @@ def sample_(
         ROWS=lanes,
         num_warps=CUT_WARPS,
         maxnreg=CUT_REGISTERS,
+        **launch_options(),
     )
 
 
@@ -225,9 +228,11 @@ def _count_kernel(
     PARTS: tl.constexpr,
     ROWS: tl.constexpr,
     ZERO_BITS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """The programs share the tiles of the rows whose cut is to be found; the last one of a row finds it. ZERO_BITS: how
     many bits of a logit in float32 are 0 for sure."""
+    await_previous(OVERLAPS)
     lane = tl.arange(0, ROWS)
     low = tl.load(brackets + lane * 4, mask=lane < num_rows, other=float("nan"))
     high = tl.load(brackets + lane * 4 + 1, mask=lane < num_rows, other=float("nan"))
@@ -286,9 +291,11 @@ def _draw_kernel(
     TILE: tl.constexpr,
     PARTS: tl.constexpr,
     ROWS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """A program for each row without a cut; those behind them share the tiles of the others, to sum what is kept. The
     last one of a row draws."""
+    await_previous(OVERLAPS)
     strip = tl.arange(0, STRIPS)
     if tl.program_id(0) < num_rows:
         index = tl.program_id(0).to(tl.int64)

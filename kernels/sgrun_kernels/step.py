@@ -29,6 +29,7 @@ from sgrun_kernels.fields import (
     TOKEN_ID,
     UNWALKED,
 )
+from sgrun_kernels.overlap import await_previous, launch_options
 from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
 
 
@@ -47,6 +48,7 @@ def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustmen
         max_rows,
         adjustments.seen.shape[1],
         num_warps=1,
+        **launch_options(),
     )
 
 
@@ -81,7 +83,9 @@ def _commit_kernel(
     ring_size,
     max_rows,
     vocab_size,
+    OVERLAPS: tl.constexpr,
 ):
+    await_previous(OVERLAPS)
     row_id = tl.load(row_ids + tl.program_id(0)).to(tl.int64)
     row = words + row_id * ROW_LEN
     index = tl.load(ring_index)

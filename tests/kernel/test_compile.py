@@ -58,4 +58,5 @@ def test_masks_draws_and_commits_leave_room_for_others(kernels: list[dict[str, o
 
 def test_overlapping_kernels_wait_for_the_one_before(kernels: list[dict[str, object]]) -> None:
     overlapping = {row["kernel"] for row in kernels if row["case"] == "llama-8b"} - {"_extend_hopper_kernel"}
+    overlapping |= {"_count_kernel", "_draw_kernel", "_commit_kernel"}
     assert all(row["awaits_previous"] == (row["kernel"] in overlapping) for row in kernels)
