@@ -98,6 +98,21 @@ class CompilingDriver:
         return 1, 1, registers, spill_bytes, 1024
 
 
+def products(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, qkv: int) -> None:
+    """Those of a layer, with what stands before and behind them; the last one is left to the library for many rows."""
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    norm, token_ids = empty(hidden), torch.zeros(num_rows, dtype=torch.int32)
+    embedded = triton_ops.embed_norm(token_ids, empty(128, hidden), norm, 1e-6)
+    triton_ops.normed_linear(embedded, empty(qkv, hidden), empty(qkv))
+    added = triton_ops.linear_add_norm(empty(num_rows, inner), empty(hidden, inner), None, embedded, norm)
+    triton_ops.normed_linear(added, empty(qkv, hidden))
+    triton_ops.normed_gate_up(added, empty(2 * inner, hidden))
+    triton_ops.normed_linear(added, empty(2**24 // hidden, hidden))
+
+
 def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads: int, kv_heads: int, dim: int) -> None:
     """Each operation of a layer once: rows that decode, and as many that extend by 40 tokens of 3,000."""
     qkv_heads, page_size = heads + 2 * kv_heads, 16
@@ -108,13 +123,8 @@ def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads
     def ids(*shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.int32)
 
-    x, residual, norm = empty(num_rows, hidden), empty(num_rows, hidden), empty(hidden)
-    embedded = triton_ops.embed_norm(ids(num_rows), empty(128, hidden), norm, 1e-6)
-    triton_ops.normed_linear(embedded, empty(qkv_heads * dim, hidden), empty(qkv_heads * dim))
-    added = triton_ops.linear_add_norm(empty(num_rows, inner), empty(hidden, inner), None, residual, norm, 1e-6)
-    triton_ops.normed_linear(added, empty(qkv_heads * dim, hidden))
-    triton_ops.normed_gate_up(added, empty(2 * inner, hidden))
-    triton_ops.add_rms_norm(x, residual, norm, 1e-6)
+    products(dtype, num_rows, hidden, inner, qkv_heads * dim)
+    triton_ops.add_rms_norm(empty(num_rows, hidden), empty(num_rows, hidden), empty(hidden), 1e-6)
     triton_ops.silu_mul(empty(num_rows, 2 * inner))
     k_cache, v_cache = empty(64, page_size, kv_heads, dim), empty(64, page_size, kv_heads, dim)
     triton_ops.copy_kv(k_cache, v_cache, ids(3), ids(3))
@@ -153,6 +163,8 @@ def step_of_rows(dtype: torch.dtype, vocab_size: int, sizes: Sequence[int]) -> N
 CASES: dict[str, Callable[[], None]] = {
     "llama-8b": lambda: operations(torch.bfloat16, 2, 4096, 14336, 32, 8, 128),
     "qwen3-0.6b": lambda: operations(torch.bfloat16, 2, 1024, 3072, 16, 8, 128),
+    "32-rows": lambda: products(torch.bfloat16, 32, 1024, 3072, 4096),
+    "smollm2-32-rows": lambda: products(torch.float16, 32, 576, 1536, 960),
     "smollm2": lambda: operations(torch.float16, 2, 576, 1536, 9, 3, 64),
     "head-80": lambda: operations(torch.bfloat16, 2, 2560, 6912, 32, 32, 80),
     "head-256": lambda: operations(torch.bfloat16, 2, 2048, 8192, 8, 1, 256),

@@ -13,13 +13,16 @@ class Hidden:
 
     Where there are `squares` [T, P] float32, `normed` still lacks the factor 1 / sqrt(mean(total^2) + eps): a row's sum
     over P is the sum of its squares. A product of it applies the factor to what it has summed.
+
+    `arrivals` [H] int32 counts programs that share an output, in products that add to the stream: 0 between launches.
     """
 
     total: Tensor
     normed: Tensor
     eps: float
     squares: Tensor | None = None
+    arrivals: Tensor | None = None
 
     def rows(self, rows: Tensor) -> Hidden:
         squares = None if self.squares is None else self.squares[rows]
-        return Hidden(self.total[rows], self.normed[rows], self.eps, squares)
+        return Hidden(self.total[rows], self.normed[rows], self.eps, squares, self.arrivals)

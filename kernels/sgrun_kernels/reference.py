@@ -67,12 +67,10 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
-def linear_add_norm(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, norm: Tensor, eps: float
-) -> Hidden:
-    """linear(x, weight, bias) + residual, and its norm: x [T, K], weight [H, K], residual [T, H], norm [H]."""
-    normed, total = add_rms_norm(linear(x, weight, bias), residual, norm, eps)
-    return Hidden(total, normed, eps)
+def linear_add_norm(x: Tensor, weight: Tensor, bias: Tensor | None, hidden: Hidden, norm: Tensor) -> Hidden:
+    """linear(x, weight, bias) + hidden.total, and its norm: x [T, K], weight [H, K], hidden [T, H], norm [H]."""
+    normed, total = add_rms_norm(linear(x, weight, bias), hidden.total, norm, hidden.eps)
+    return Hidden(total, normed, hidden.eps)
 
 
 def normed_linear(hidden: Hidden, weight: Tensor, bias: Tensor | None = None) -> Tensor:

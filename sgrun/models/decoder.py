@@ -104,12 +104,12 @@ class Decoder:
 
     def go_on(self, layer: int, between: Between, attended: Tensor, kv: Tensor) -> Between:
         """From the attention of a layer to that of the next, or to the end."""
-        ops, weights, eps = self.ops, self.weights.layers[layer], self.config.rms_norm_eps
+        ops, weights = self.ops, self.weights.layers[layer]
         is_last = layer == self.config.num_layers - 1
         next_norm = self.weights.norm if is_last else self.weights.layers[layer + 1].input_norm
-        hidden = ops.linear_add_norm(attended, weights.o, weights.o_bias, between.hidden.total, weights.mlp_norm, eps)
+        hidden = ops.linear_add_norm(attended, weights.o, weights.o_bias, between.hidden, weights.mlp_norm)
         inner = ops.normed_gate_up(hidden, weights.gate_up, weights.gate_up_bias)
-        hidden = ops.linear_add_norm(inner, weights.down, weights.down_bias, hidden.total, next_norm, eps)
+        hidden = ops.linear_add_norm(inner, weights.down, weights.down_bias, hidden, next_norm)
         if is_last:
             return replace(between, hidden=hidden)
         return self._stored(layer + 1, hidden, between.cos, between.sin, between.slots, kv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,21 +11,21 @@ from torch import Tensor
 
 from sgrun_kernels.hidden import Hidden
 from sgrun_kernels.linear import (
-    MAX_STREAM_ROWS,
-    StreamConfig,
+    MAX_SMALL_BYTES,
+    MAX_WARP_ROWS,
     linear_add_norm,
     normed_gate_up,
     normed_linear,
-    stream,
-    stream_add_norm,
     stream_config,
 )
+from sgrun_kernels.norms import complete_norm
+from sgrun_kernels.streaming import TILE_ROWS, StreamConfig, stream, stream_add_norm
 
 # Triton's interpreter multiplies the bits of bfloat16 as integers.
 DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if torch.cuda.is_available() else [])
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 EPS = 1e-5
-NUM_ROWS = [1, 5, MAX_STREAM_ROWS, MAX_STREAM_ROWS + 1]
+NUM_ROWS = [1, 8, 9, MAX_WARP_ROWS + 1, TILE_ROWS, TILE_ROWS + 1]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def _norm(total: Tensor, norm: Tensor) -> Tensor:
 
 
 def _plain(normed: Tensor) -> Hidden:
-    return Hidden(normed, normed, EPS)
+    return Hidden(normed, normed, EPS, arrivals=torch.zeros(normed.shape[1], dtype=torch.int32))
 
 
 def _assert_near(actual: Tensor, expected: Tensor) -> None:
@@ -76,31 +77,77 @@ def test_products_of_a_sums_norm_are_those_of_its_parts(dtype: torch.dtype, num_
     x, residual, norm = torch.randn(num_rows, 90).to(dtype), torch.randn(num_rows, 300).to(dtype), torch.randn(300)
     weight, bias, norm = _weight(300, 90, dtype), torch.randn(300).to(dtype), norm.to(dtype)
     before = x.clone(), residual.clone()
-    hidden = linear_add_norm(x, weight, bias if has_bias else None, residual, norm, EPS)
+    hidden = linear_add_norm(x, weight, bias if has_bias else None, _plain(residual), norm)
     _assert_near(hidden.total, x.double() @ weight.double().T + (bias.double() if has_bias else 0) + residual.double())
     normed, next_weight = _norm(hidden.total, norm), _weight(70, 300, dtype)
     _assert_near(normed_linear(hidden, next_weight), normed @ next_weight.double().T)
     gate, up = (normed @ next_weight.double().T).chunk(2, dim=1)
     _assert_near(normed_gate_up(hidden, next_weight), gate / (1 + (-gate).exp()) * up)
-    last = hidden.rows(torch.tensor([num_rows - 1]))
-    _assert_near(normed_linear(last, next_weight), normed[-1:] @ next_weight.double().T)
+    for rows in ([num_rows - 1], []):
+        of_rows = normed_linear(hidden.rows(torch.tensor(rows, dtype=torch.int64)), next_weight)
+        _assert_near(of_rows, normed[rows] @ next_weight.double().T)
     assert torch.equal(x, before[0])
     assert torch.equal(residual, before[1])
 
 
-@pytest.mark.parametrize(("block_rows", "block_outputs", "block_columns"), [(8, 16, 512), (16, 64, 64)])
-def test_every_cut_gives_the_same_product(block_rows: int, block_outputs: int, block_columns: int) -> None:
-    x, weight = torch.randn(3, 90), _weight(50, 90, torch.float32)
-    config = StreamConfig(block_rows, block_outputs, block_columns, num_warps=4, num_stages=2)
+CUTS = [
+    StreamConfig(8, 16, 512, num_warps=4, num_stages=2),
+    StreamConfig(16, 64, 64, num_warps=4, num_stages=2),
+    StreamConfig(TILE_ROWS, 16, 32, num_warps=4, num_stages=2),
+]
+
+
+@pytest.mark.parametrize("config", CUTS)
+@pytest.mark.parametrize("num_rows", [3, 8])
+def test_every_cut_gives_the_same_product(config: StreamConfig, num_rows: int) -> None:
+    x, weight = torch.randn(num_rows, 90), _weight(50, 90, torch.float32)
     expected = x.double() @ weight.double().T
     _assert_near(stream(x, weight, None, config), expected)
     gated = stream(x, weight, None, config, is_gated=True)
     gate, up = expected.chunk(2, dim=1)
     _assert_near(gated, gate / (1 + (-gate).exp()) * up)
-    hidden = stream_add_norm(x, weight, None, config, torch.ones(3, 50), torch.ones(50), EPS)
-    _assert_near(hidden.total, expected + 1)
+
+
+@pytest.mark.parametrize("num_splits", [1, 2, 4])
+@pytest.mark.parametrize("config", CUTS)
+def test_programs_that_share_an_output_sum_all_its_columns(config: StreamConfig, num_splits: int) -> None:
+    """Of 90 columns and 4 splits in pieces of 32 the last has none."""
+    x, weight, norm = torch.randn(7, 90), _weight(50, 90, torch.float32), torch.randn(50)
+    before = _plain(torch.randn(7, 50))
+    expected = x.double() @ weight.double().T + before.total.double()
+    for _ in range(2):  # the counters are as they were
+        hidden = stream_add_norm(x, weight, None, replace(config, num_splits=num_splits), before, norm)
+        _assert_near(hidden.total, expected)
+        assert hidden.squares is not None
+        _assert_near(hidden.squares.sum(1), expected.square().sum(1))
+        _assert_near(complete_norm(hidden), _norm(hidden.total, norm))
+        assert hidden.arrivals is before.arrivals
+        assert before.arrivals is not None
+        assert before.arrivals.eq(0).all()
+
+
+def test_rows_behind_the_last_are_not_written() -> None:
+    config = StreamConfig(TILE_ROWS, 16, 32, num_warps=4, num_stages=2, num_splits=2)
+    wide = torch.full((TILE_ROWS, 40), float("nan"))
+    wide[:5] = torch.randn(5, 40)
+    weight, norm = _weight(20, 40, torch.float32), torch.randn(20)
+    hidden = stream_add_norm(wide[:5], weight, None, config, _plain(torch.zeros(5, 20)), norm)
+    _assert_near(hidden.total, wide[:5].double() @ weight.double().T)
     assert hidden.squares is not None
-    _assert_near(hidden.squares.sum(1), (expected + 1).square().sum(1))
+    assert hidden.squares.isfinite().all()
+
+
+def test_the_library_multiplies_what_a_streamed_sum_left() -> None:
+    """A small product of 17 rows, and a large one behind it."""
+    x, weight, norm = torch.randn(17, 40), _weight(64, 40, torch.float32), torch.randn(64)
+    config = StreamConfig(TILE_ROWS, 32, 32, num_warps=4, num_stages=2)
+    hidden = stream_add_norm(x, weight, None, config, _plain(torch.zeros(17, 64)), norm)
+    assert stream_config(17, 20, 64, torch.float32) is None
+    next_weight = _weight(20, 64, torch.float32)
+    expected = _norm(hidden.total, norm) @ next_weight.double().T
+    _assert_near(normed_linear(hidden, next_weight), expected)
+    gate, up = expected.chunk(2, dim=1)
+    _assert_near(normed_gate_up(hidden, next_weight), gate / (1 + (-gate).exp()) * up)
 
 
 def test_rows_may_be_views() -> None:
@@ -108,16 +155,16 @@ def test_rows_may_be_views() -> None:
     wide[:, 10:50] = torch.randn(4, 40)
     x, weight = wide[:, 10:50], _weight(10, 40, torch.float32)
     _assert_near(normed_linear(_plain(x), weight), x.double() @ weight.double().T)
-    hidden = linear_add_norm(x, weight, None, torch.ones(4, 10), torch.ones(10), EPS)
+    hidden = linear_add_norm(x, weight, None, _plain(torch.ones(4, 10)), torch.ones(10))
     _assert_near(hidden.total, x.double() @ weight.double().T + 1)
 
 
 def test_a_row_gives_the_same_bits_beside_any_others() -> None:
     x, residual, norm = torch.randn(16, 200), torch.randn(16, 200), torch.randn(200)
     weight, next_weight = _weight(200, 200, torch.float32), _weight(40, 200, torch.float32)
-    together = linear_add_norm(x, weight, None, residual, norm, EPS)
+    together = linear_add_norm(x, weight, None, _plain(residual), norm)
     for num_rows in (1, 7):
-        alone = linear_add_norm(x[:num_rows], weight, None, residual[:num_rows], norm, EPS)
+        alone = linear_add_norm(x[:num_rows], weight, None, _plain(residual[:num_rows]), norm)
         assert torch.equal(alone.total, together.total[:num_rows])
         for product in (normed_linear, normed_gate_up):
             assert torch.equal(product(alone, next_weight), product(together, next_weight)[:num_rows])
@@ -126,9 +173,9 @@ def test_a_row_gives_the_same_bits_beside_any_others() -> None:
 def test_nan_in_one_row_stays_in_that_row() -> None:
     x, residual, norm = torch.randn(3, 40), torch.randn(3, 40), torch.randn(40)
     weight, next_weight = _weight(40, 40, torch.float32), _weight(20, 40, torch.float32)
-    clean = normed_linear(linear_add_norm(x, weight, None, residual, norm, EPS), next_weight)
+    clean = normed_linear(linear_add_norm(x, weight, None, _plain(residual), norm), next_weight)
     x[1, 7] = float("nan")
-    out = normed_linear(linear_add_norm(x, weight, None, residual, norm, EPS), next_weight)
+    out = normed_linear(linear_add_norm(x, weight, None, _plain(residual), norm), next_weight)
     assert out[1].isnan().all()
     assert torch.equal(out[[0, 2]], clean[[0, 2]])
 
@@ -136,20 +183,47 @@ def test_nan_in_one_row_stays_in_that_row() -> None:
 def test_large_activations_do_not_overflow_half_precision() -> None:
     x, residual = torch.zeros(2, 64).half(), torch.full((2, 64), 30_000.0).half()
     norm, weight, next_weight = torch.full((64,), 4.0).half(), _weight(64, 64, torch.float16), torch.eye(64).half()
-    hidden = linear_add_norm(x, weight, None, residual, norm, EPS)
+    hidden = linear_add_norm(x, weight, None, _plain(residual), norm)
     _assert_near(normed_linear(hidden, next_weight), _norm(residual, norm))
 
 
-@pytest.mark.parametrize("num_outputs", [576, 1024, 4096, 6144, 14336, 28672, 128256])
-def test_the_cut_holds_the_rows_and_keeps_multiprocessors_at_work(num_outputs: int) -> None:
-    for num_rows in range(1, MAX_STREAM_ROWS + 1):
-        config = stream_config(num_rows, num_outputs, torch.bfloat16, is_gated=False)
-        assert num_rows <= config.block_rows
-        rounds = -(-num_outputs // config.block_outputs) / 132
-        assert config.block_outputs == 16 or rounds / math.ceil(rounds) > 0.95
+SHAPES = [(960, 576), (576, 1536), (1024, 2048), (4096, 1024), (6144, 4096), (14336, 4096), (128256, 4096)]
 
 
-def test_the_order_of_a_products_sums_is_the_same_for_any_rows() -> None:
-    for is_gated in (False, True):
-        configs = {stream_config(rows, 4096, torch.bfloat16, is_gated) for rows in range(1, MAX_STREAM_ROWS + 1)}
-        assert len({(config.block_columns, config.num_warps) for config in configs}) == 1
+@pytest.mark.parametrize(("num_outputs", "num_columns"), SHAPES)
+def test_the_cut_holds_the_rows_and_keeps_multiprocessors_at_work(num_outputs: int, num_columns: int) -> None:
+    for num_rows in range(1, TILE_ROWS + 2):
+        config = stream_config(num_rows, num_outputs, num_columns, torch.bfloat16)
+        is_small = 2 * num_outputs * num_columns <= MAX_SMALL_BYTES
+        assert (config is not None) == (num_rows <= (TILE_ROWS if is_small else MAX_WARP_ROWS))
+        if config:
+            assert num_rows <= config.block_rows
+            rounds = -(-num_outputs // config.block_outputs) / 132
+            assert config.block_outputs == 16 or rounds / math.ceil(rounds) > (0.5 if num_rows > 8 else 0.95)
+
+
+@pytest.mark.parametrize(("num_outputs", "num_columns"), SHAPES)
+@pytest.mark.parametrize(("is_gated", "adds"), [(False, False), (True, False), (False, True)])
+def test_the_order_of_a_products_sums_is_the_same_for_few_rows_and_for_many(
+    num_outputs: int, num_columns: int, is_gated: bool, adds: bool
+) -> None:
+    def orders(num_rows: range) -> set[tuple[int, int, int]]:
+        configs = [stream_config(rows, num_outputs, num_columns, torch.bfloat16, is_gated, adds) for rows in num_rows]
+        return {(config.block_columns, config.num_warps, config.num_splits) for config in configs if config}
+
+    is_small = 2 * num_outputs * num_columns * (1 + is_gated) <= MAX_SMALL_BYTES
+    for num_rows in (range(1, 9), range(9, 65)) if is_small else (range(1, 17),):
+        assert len(orders(num_rows)) == 1
+
+
+def test_no_more_programs_share_an_output_than_there_are_columns_and_multiprocessors_for() -> None:
+    for num_outputs, num_columns, expected in (
+        (1024, 3072, 4),
+        (576, 576, 2),
+        (2048, 2048, 2),
+        (4096, 1024, 1),
+        (64, 64, 1),
+    ):
+        config = stream_config(32, num_outputs, num_columns, torch.bfloat16, adds=True)
+        assert config is not None
+        assert config.num_splits == expected

@@ -77,7 +77,8 @@ def test_rope_writes_through_a_view_and_leaves_its_neighbours() -> None:
 def test_linear_add_norm_sums_and_norms() -> None:
     x, residual, norm = torch.randn(5, 16), torch.randn(5, 7), torch.randn(7)
     weight, bias = torch.randn(7, 16), torch.randn(7)
-    hidden = reference.linear_add_norm(x, weight, bias, residual, norm, 1e-6)
+    before = reference.Hidden(residual, residual, 1e-6)
+    hidden = reference.linear_add_norm(x, weight, bias, before, norm)
     torch.testing.assert_close(hidden.total, x @ weight.T + bias + residual)
     torch.testing.assert_close(hidden.normed, reference.rms_norm(hidden.total, norm, 1e-6))
     assert hidden.squares is None

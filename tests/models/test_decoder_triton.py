@@ -13,7 +13,7 @@ from sgrun.models.config import ModelConfig, RopeConfig
 from sgrun.models.decoder import Decoder
 from sgrun.models.weights import empty_weights, parameters_by_name
 from sgrun_kernels import reference, triton_ops
-from sgrun_kernels.linear import MAX_STREAM_ROWS
+from sgrun_kernels.linear import MAX_WARP_ROWS
 
 LLAMA = ModelConfig(
     architecture="LlamaForCausalLM",
@@ -87,7 +87,7 @@ def test_decodes_alone_agree(pools: tuple[Pool, Pool]) -> None:
 
 def test_decodes_of_more_rows_than_are_streamed_agree() -> None:
     pools = _pools(replace(LLAMA, num_layers=1))
-    _assert_same(pools, [_decoded(pool, MAX_STREAM_ROWS + 1) for pool in pools])
+    _assert_same(pools, [_decoded(pool, MAX_WARP_ROWS + 1) for pool in pools])
 
 
 def test_a_bound_beyond_every_row_changes_nothing() -> None:
