@@ -27,7 +27,7 @@ from sgrun_kernels.fields import (
 )
 from sgrun_kernels.histograms import BINS, fill, find_cut, range_of
 from sgrun_kernels.masses import LOG2_E, UNIT, mass_of
-from sgrun_kernels.overlap import await_previous, launch_options
+from sgrun_kernels.overlap import await_previous, launch_options, release_next
 from sgrun_kernels.reference_sampling import top_logprobs
 from sgrun_kernels.rows import Adjustments, Rows, lanes_of
 from sgrun_kernels.strips import LINE, LINES, STRIP, finite, lines_of, load_tile, tokens_of
@@ -232,7 +232,7 @@ def _count_kernel(
 ):
     """The programs share the tiles of the rows whose cut is to be found; the last one of a row finds it. ZERO_BITS: how
     many bits of a logit in float32 are 0 for sure."""
-    await_previous(OVERLAPS)
+    await_previous(OVERLAPS, RELEASES=False)
     lane = tl.arange(0, ROWS)
     low = tl.load(brackets + lane * 4, mask=lane < num_rows, other=float("nan"))
     high = tl.load(brackets + lane * 4 + 1, mask=lane < num_rows, other=float("nan"))
@@ -257,6 +257,7 @@ def _count_kernel(
         if is_last(arrivals + index, num_tiles):
             total = _total_mass(stats + index * 4 * num_strips, scale, num_strips, STRIPS)
             find_cut(logits_of, bins_of, bracket, num_ties + index, total, zero_bits, row, vocab_size, TILE)
+    release_next(OVERLAPS)
 
 
 @triton.jit

@@ -342,6 +342,8 @@ class EngineCore:
         task.lease = None
 
     def _finish(self, seq: Sequence, event: Finished) -> None:
+        assert seq.active is not None
+        seq.active.tasks.clear()  # they refer back to it: else all they hold would be left to the garbage collector
         seq.active = None
         seq.is_started = True
         self._pins.renew(seq)
@@ -368,6 +370,7 @@ class EngineCore:
         if active is not None:
             for task in active.tasks:
                 self._drop(task, discard)
+            active.tasks.clear()
             self.emit(Failed(active.op.op_id, error))
         while seq.ops:
             self._fail_operation(seq.ops.popleft(), error)

@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from sgrun.engine.client import Engine
+from sgrun.engine.generation import SampleTask
 from sgrun.engine.scheduler import Row
+from sgrun.engine.scoring import ScoreTask
 from sgrun.errors import (
     AbortedError,
     ContextLengthError,
@@ -463,6 +465,20 @@ def test_the_garbage_collector_leaves_alone_what_lives_as_long_as_the_engine(ope
     assert gc.get_freeze_count() >= at_start + len(added)
     engine.shutdown()
     assert gc.get_freeze_count() == 0
+
+
+def test_what_is_finished_is_not_left_to_the_garbage_collector(tiny_engine: Engine) -> None:
+    """Its cycles would hold up steps when they are collected. The last one may still stand in its row."""
+    gc.collect()
+    gc.disable()
+    try:
+        for seed in range(5):
+            generate(tiny_engine, random_ids(seed, 4))
+            tiny_engine.select(open_with(tiny_engine, [5]), ["the answer", "some"], first).result(60)
+        alive = [thing for thing in gc.get_objects() if isinstance(thing, SampleTask | ScoreTask)]
+    finally:
+        gc.enable()
+    assert len(alive) <= 3
 
 
 def test_closing_the_engine_fails_what_is_left(tiny_model: Path) -> None:
