@@ -19,7 +19,7 @@ from sgrun_kernels.norms import add_rms_norm, complete_norm
 from sgrun_kernels.streaming import TILE_ROWS, StreamConfig, stream, stream_add_norm
 
 MAX_WARP_ROWS = 16
-MAX_SMALL_BYTES = 16 * 2**20  # of weights for which a launch more costs as much as reading 64 rows in each program
+MAX_SMALL_BYTES = 32 * 2**20  # of weights: of larger ones the library's product takes longer than launches beside it
 NUM_MULTIPROCESSORS = 132  # of an H100 or H200
 
 
@@ -69,7 +69,8 @@ def stream_config(
         is_few = num_rows <= MAX_WARP_ROWS
         return StreamConfig(16, block_outputs=16, block_columns=64, num_warps=4, num_stages=3) if is_few else None
     weight_bytes = num_outputs * (1 + is_gated) * num_columns * dtype.itemsize
-    if 8 < num_rows <= TILE_ROWS and weight_bytes <= MAX_SMALL_BYTES:
+    is_small = weight_bytes <= MAX_SMALL_BYTES and num_outputs <= 32 * NUM_MULTIPROCESSORS  # one round of programs
+    if is_small and 8 < num_rows <= TILE_ROWS:
         return _tile_config(num_outputs, num_columns, is_gated, adds)
     return _warp_config(num_rows, num_outputs, is_gated) if num_rows <= MAX_WARP_ROWS else None
 
@@ -97,8 +98,8 @@ def _share_at_work(num_outputs: int, block_outputs: int) -> float:
 
 
 def _tile_config(num_outputs: int, num_columns: int, is_gated: bool, adds: bool) -> StreamConfig:
-    """One round of programs, 32 outputs each where that keeps half of the multiprocessors at work. A sum with the
-    residual stream has few outputs and many columns: up to four programs share them.
+    """32 outputs a program where that keeps half of the multiprocessors at work. A sum with the residual stream has few
+    outputs and many columns: up to four programs share them.
 
     So many stages that two programs hardly fit on one multiprocessor: the next product's would crowd there.
     """

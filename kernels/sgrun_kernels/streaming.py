@@ -176,8 +176,9 @@ def _stream_kernel(
     is_row = rows < num_rows
     outputs = program * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     is_output = outputs < num_outputs
-    places = rows[:, None] * num_outputs + outputs[None, :]
-    is_place = is_row[:, None] & is_output[None, :]
+    places = rows[None, :] * num_outputs + outputs[:, None]
+    is_place = is_output[:, None] & is_row[None, :]
+    row_squares, added, factors = None, None, None
     if HAS_SQUARES:
         parts = tl.arange(0, BLOCK_PARTS)
         is_part = (parts < num_parts)[:, None] & is_row[None, :]
@@ -185,9 +186,11 @@ def _stream_kernel(
     if ADDS and IS_TILE:  # under way before the loop; of few rows the weights come first
         added = tl.load(residual + places, mask=is_place, other=0.0)
         factors = tl.load(norm + outputs, mask=is_output, other=0.0)
-    split_columns = tl.cdiv(tl.cdiv(num_columns, NUM_SPLITS), BLOCK_COLUMNS) * BLOCK_COLUMNS
-    first = tl.program_id(1) * split_columns
-    end = tl.minimum(num_columns, first + split_columns)
+    first, end = 0, num_columns
+    if NUM_SPLITS > 1:
+        split_columns = tl.cdiv(tl.cdiv(num_columns, NUM_SPLITS), BLOCK_COLUMNS) * BLOCK_COLUMNS
+        first = tl.program_id(1) * split_columns
+        end = tl.minimum(num_columns, first + split_columns)
     if IS_TILE:
         result, up_result = _sums_of_tile(
             x, weight, rows, is_row, x_stride, program, first, end, num_columns, num_outputs,
@@ -199,41 +202,26 @@ def _stream_kernel(
             IS_GATED, BLOCK_ROWS, BLOCK_OUTPUTS, BLOCK_COLUMNS, WARPS,
         )  # fmt: skip
     release_next(OVERLAPS)
-    is_last = True
     if NUM_SPLITS > 1:
         plane = num_rows * num_outputs
         tl.store(partials + tl.program_id(1) * plane + places, result, mask=is_place)
         tl.debug_barrier()  # all of this program's sums are written before it counts as arrived
-        is_last = tl.atomic_add(arrivals + program, 1, sem="acq_rel", scope="gpu") == NUM_SPLITS - 1
-    if is_last:
-        if NUM_SPLITS > 1:
+        if tl.atomic_add(arrivals + program, 1, sem="acq_rel", scope="gpu") == NUM_SPLITS - 1:
             tl.store(arrivals + program, 0)
             result = tl.load(partials + places, mask=is_place, other=0.0)
             for other in tl.static_range(1, NUM_SPLITS):
                 result += tl.load(partials + other * plane + places, mask=is_place, other=0.0)
-        if HAS_SQUARES:
-            factor = tl.rsqrt(tl.sum(row_squares, axis=0) / num_columns + eps)[:, None]
-            result *= factor
-            up_result *= factor
-        if HAS_BIAS:
-            result += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[None, :]
-            if IS_GATED:
-                up_bias = tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0)
-                up_result += up_bias.to(tl.float32)[None, :]
-        if IS_GATED:
-            result = silu(result) * up_result
-        rounded = result.to(out.dtype.element_ty)
-        if ADDS:
-            if not IS_TILE:
-                added = tl.load(residual + places, mask=is_place, other=0.0)
-                factors = tl.load(norm + outputs, mask=is_output, other=0.0)
-            rounded = (rounded.to(tl.float32) + added.to(tl.float32)).to(out.dtype.element_ty)
-            total = rounded.to(tl.float32)
-            scaled = total * factors.to(tl.float32)[None, :]
-            tl.store(normed + places, scaled.to(normed.dtype.element_ty), mask=is_place)
-            block_squares = tl.sum(tl.where(is_output[None, :], total * total, 0.0), axis=1)
-            tl.store(squares + rows * tl.num_programs(0) + program, block_squares, mask=is_row)
-        tl.store(out + places, rounded, mask=is_place)
+            _finish(
+                result, up_result, bias, out, row_squares, residual, added, norm, factors, normed, squares,
+                rows, is_row, outputs, is_output, places, is_place, num_columns, num_outputs, eps,
+                HAS_BIAS, IS_GATED, HAS_SQUARES, ADDS, IS_TILE,
+            )  # fmt: skip
+    else:
+        _finish(
+            result, up_result, bias, out, row_squares, residual, added, norm, factors, normed, squares,
+            rows, is_row, outputs, is_output, places, is_place, num_columns, num_outputs, eps,
+            HAS_BIAS, IS_GATED, HAS_SQUARES, ADDS, IS_TILE,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -242,7 +230,7 @@ def _sums_by_warps(
     IS_GATED: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_OUTPUTS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
     WARPS: tl.constexpr,
 ):  # fmt: skip
-    """[BLOCK_ROWS, BLOCK_OUTPUTS] of the product and, gated, of its up half; each warp sums columns of its own."""
+    """[BLOCK_OUTPUTS, BLOCK_ROWS] of the product and, gated, of its up half; each warp sums columns of its own."""
     weight_rows = weight + outputs.to(tl.int64) * num_columns
     up_rows = weight_rows + num_outputs.to(tl.int64) * num_columns
     PER_WARP: tl.constexpr = BLOCK_COLUMNS // WARPS
@@ -260,7 +248,7 @@ def _sums_by_warps(
         if IS_GATED:
             up_piece = tl.load(up_rows[None, :, None] + columns[:, None, :], mask=is_weight, other=0.0)
             up_acc = tl.dot(up_piece, value, up_acc, input_precision="ieee")
-    return tl.trans(tl.sum(acc, axis=0)), tl.trans(tl.sum(up_acc, axis=0))
+    return tl.sum(acc, axis=0), tl.sum(up_acc, axis=0)
 
 
 @triton.jit
@@ -287,4 +275,36 @@ def _sums_of_tile(
         result, up_result = tl.split(acc.reshape(BLOCK_ROWS, BLOCK_OUTPUTS, 2))
     else:
         result, up_result = acc, acc
-    return result, up_result
+    return result.T, up_result.T
+
+
+@triton.jit
+def _finish(
+    result, up_result, bias, out, row_squares, residual, added, norm, factors, normed, squares,
+    rows, is_row, outputs, is_output, places, is_place, num_columns, num_outputs, eps,
+    HAS_BIAS: tl.constexpr, IS_GATED: tl.constexpr, HAS_SQUARES: tl.constexpr, ADDS: tl.constexpr,
+    IS_TILE: tl.constexpr,
+):  # fmt: skip
+    """What stands behind a block's finished sums."""
+    if HAS_SQUARES:
+        factor = tl.rsqrt(tl.sum(row_squares, axis=0) / num_columns + eps)[None, :]
+        result *= factor
+        up_result *= factor
+    if HAS_BIAS:
+        result += tl.load(bias + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
+        if IS_GATED:
+            up_result += tl.load(bias + num_outputs + outputs, mask=is_output, other=0.0).to(tl.float32)[:, None]
+    if IS_GATED:
+        result = silu(result) * up_result
+    rounded = result.to(out.dtype.element_ty)
+    if ADDS:
+        if not IS_TILE:
+            added = tl.load(residual + places, mask=is_place, other=0.0)
+            factors = tl.load(norm + outputs, mask=is_output, other=0.0)
+        rounded = (rounded.to(tl.float32) + added.to(tl.float32)).to(out.dtype.element_ty)
+        total = rounded.to(tl.float32)
+        scaled = total * factors.to(tl.float32)[:, None]
+        tl.store(normed + places, scaled.to(normed.dtype.element_ty), mask=is_place)
+        block_squares = tl.sum(tl.where(is_output[:, None], total * total, 0.0), axis=0)
+        tl.store(squares + rows * tl.num_programs(0) + tl.program_id(0), block_squares, mask=is_row)
+    tl.store(out + places, rounded, mask=is_place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from paged_rows import empty_caches
@@ -17,6 +19,14 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """What is allocated holds no zeros."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def _assert_near(actual: Tensor, expected: Tensor) -> None:
@@ -48,6 +58,12 @@ def test_embed_norm_takes_the_tokens_rows(dtype: torch.dtype, num_tokens: int, n
     assert torch.equal(actual.total, expected.total)
     _assert_near(actual.normed, expected.normed)
     assert actual.squares is None
+
+
+def test_embed_norm_starts_the_counters_of_a_step(poisoned_memory: None) -> None:
+    hidden = triton_ops.embed_norm(torch.tensor([1, 0]), torch.randn(2, 70), torch.randn(70), 1e-5)
+    assert hidden.arrivals is not None
+    assert hidden.arrivals.eq(0).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
