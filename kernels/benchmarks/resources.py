@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
 from sgrun_kernels.tables import AutomatonArena, VocabularyTables
 from sgrun_kernels.workspace import SampleWorkspace, allocate_frames
 
+MORE_DECODES = (32, 64, 96, 128)  # for each of which attention has a form of its own, with 8 key/value heads
 MAX_SHARED_BYTES = 227 * 1024  # of one block on sm_90
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -114,7 +116,7 @@ def products(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, qkv: in
 
 
 def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads: int, kv_heads: int, dim: int) -> None:
-    """Each operation of a layer once: rows that decode, and as many that extend by 40 tokens of 3,000."""
+    """Each operation of a layer: rows that decode, and as many that extend by 40 tokens of 3,000; attention of more."""
     qkv_heads, page_size = heads + 2 * kv_heads, 16
 
     def empty(*shape: int) -> torch.Tensor:
@@ -130,12 +132,12 @@ def operations(dtype: torch.dtype, num_rows: int, hidden: int, inner: int, heads
     triton_ops.copy_kv(k_cache, v_cache, ids(3), ids(3))
     cos, sin = triton_ops.rotations(ids(num_rows), torch.empty(dim // 2), dtype)
     head_norm = empty(dim)
-    q = triton_ops.norm_rope_store(
+    triton_ops.norm_rope_store(
         empty(num_rows, qkv_heads, dim), head_norm, head_norm, 1e-6, cos, sin, k_cache, v_cache, ids(num_rows)
     )
-    for shares in (False, True):
-        plan = triton_ops.plan_decode(ids(num_rows, 64), ids(num_rows), 1024, k_cache, heads, shares_prefixes=shares)
-        triton_ops.decode_attention(q, k_cache, v_cache, plan, 0.1)
+    for decodes, shares in product((num_rows, *MORE_DECODES), (False, True)):
+        plan = triton_ops.plan_decode(ids(decodes, 64), ids(decodes), 1024, k_cache, heads, shares_prefixes=shares)
+        triton_ops.decode_attention(empty(decodes, heads, dim), k_cache, v_cache, plan, 0.1)
     extend_plan = triton_ops.plan_extend(
         ids(num_rows, 64), ids(num_rows), ids(num_rows + 1), [3000] * num_rows, [40] * num_rows, k_cache, heads
     )

@@ -4,7 +4,7 @@ How a row is cut into splits depends on its own length alone (see `decode_splits
 merged one after the other (flash decoding, https://arxiv.org/abs/2311.01282): by the program that has the whole row, as
 it goes; or, where several programs share the row, by the last of them to arrive, with the same operations in the same
 order. How many share it depends on the batch, what is computed does not: a row gives the same bits alone and in any
-batch.
+batch. Of few rows all are shared; of many those that are much longer than the others, for which their splits are dealt.
 
 Rows that stand side by side may be bundled: the splits that they have in common are computed by a launch of its own,
 for all query heads of a bundle together, so that their pages are read once; each row then goes on from these parts. The
@@ -15,105 +15,17 @@ Shape legend: see `reference`; G is Hq / Hk, the query heads that share a key/va
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgrun_kernels.decode_splits import (
-    MAX_SPLITS,
-    SPLIT_LEN,
-    block_tokens,
-    common_splits,
-    most_splits,
-    split_blocks,
-)
-from sgrun_kernels.overlap import await_previous, launch_options
+from sgrun_kernels.decode_plan import DecodePlan
+from sgrun_kernels.decode_splits import MAX_SPLITS, SPLIT_LEN, block_tokens, split_blocks
+from sgrun_kernels.overlap import await_previous, launch_options, release_next
 
-ENOUGH_ROW_HEADS = 256  # rows times key/value heads that keep an H100 or H200 busy with a program for each
-SHARED_PROGRAMS = 1024  # programs to aim at where there are fewer
-PROGRAM_LEN = 8192  # tokens that a program may have to itself
-BUNDLE_HEADS = 16  # query heads of a bundle at most: as many as one tensor-core operation takes
+MULTIPROCESSORS = 132  # of an H100 or H200
 LOG2_E = 1.4426950408889634
-
-
-@dataclass(frozen=True, slots=True)
-class DecodePlan:
-    page_tables: Tensor  # [R, P] int32 or int64
-    seq_lens: Tensor  # [R], read on the device alone
-    num_programs: int  # that share a row and key/value head
-    bundle_rows: int  # rows of a bundle; 1 where none are bundled
-    bundle_programs: int  # that share a bundle and key/value head; 0 without bundles
-    common: Tensor  # [B] int32, splits that the rows of each bundle have in common; B is R / bundle_rows, rounded up
-    parts: Tensor  # [R, Hk, S, G, D] float32, sums of weighted values; S the most splits of a row
-    part_weights: Tensor  # [R, Hk, S, 2, G] float32: the highest score, to base 2, and the sum of the weights
-    arrivals: Tensor  # [R, Hk] int32; 0 between launches
-
-
-def plan_decode(
-    page_tables: Tensor,
-    seq_lens: Tensor,
-    max_seq_len: int,
-    k_cache: Tensor,
-    num_q_heads: int,
-    *,
-    shares_prefixes: bool = False,
-) -> DecodePlan:
-    """What `decode_attention` needs and all layers share, for caches of the shape of `k_cache`.
-
-    page_tables [R, P] and seq_lens [R] int32 or int64; max_seq_len is no less than the longest of them, now and in
-    every replay of a graph that captures this. With shares_prefixes, rows that stand side by side and whose tables
-    begin with the same pages read these together: the same results, sooner where much is shared.
-    """
-    num_kv_heads, max_bundle = k_cache.shape[2], BUNDLE_HEADS * k_cache.shape[2] // num_q_heads
-    num_programs = programs_of_a_row(len(seq_lens) * num_kv_heads, max_seq_len)
-    bundle_rows = 1 << max_bundle.bit_length() - 1 if shares_prefixes and max_bundle else 1
-    return plan_shared(page_tables, seq_lens, max_seq_len, k_cache, num_q_heads, num_programs, bundle_rows)
-
-
-def programs_of_a_row(num_row_heads: int, max_seq_len: int) -> int:
-    """How many programs share a row and key/value head, of `num_row_heads` of up to `max_seq_len` tokens."""
-    busy = 1 if num_row_heads >= ENOUGH_ROW_HEADS else SHARED_PROGRAMS // num_row_heads
-    return min(max(busy, -(-max_seq_len // PROGRAM_LEN)), most_splits(max_seq_len))
-
-
-def programs_of_a_bundle(num_bundle_heads: int, max_seq_len: int) -> int:
-    """How many programs share a bundle and key/value head, of `num_bundle_heads`."""
-    return min(max(SHARED_PROGRAMS // num_bundle_heads, 1), most_splits(max_seq_len))
-
-
-def plan_shared(
-    page_tables: Tensor,
-    seq_lens: Tensor,
-    max_seq_len: int,
-    k_cache: Tensor,
-    num_q_heads: int,
-    num_programs: int,
-    bundle_rows: int = 1,
-) -> DecodePlan:
-    """A plan of that many programs to a row and key/value head, and so many rows to a bundle. One program to a row that
-    is in no bundle needs no memory for parts."""
-    num_rows, page_size, num_kv_heads, head_dim = len(seq_lens), *k_cache.shape[1:]
-    group, device = num_q_heads // num_kv_heads, page_tables.device
-    num_parts = most_splits(max_seq_len) if num_programs > 1 or bundle_rows > 1 else 0
-    num_counted = num_rows if num_programs > 1 else 0
-    bundle_programs, common = 0, torch.empty(0, dtype=torch.int32, device=device)
-    if bundle_rows > 1:
-        common = common_splits(page_tables, seq_lens, bundle_rows, page_size, block_tokens(head_dim, k_cache.dtype))
-        bundle_programs = programs_of_a_bundle(len(common) * num_kv_heads, max_seq_len)
-    return DecodePlan(
-        page_tables,
-        seq_lens,
-        num_programs,
-        bundle_rows,
-        bundle_programs,
-        common,
-        parts=torch.empty(num_rows, num_kv_heads, num_parts, group, head_dim, dtype=torch.float32, device=device),
-        part_weights=torch.empty(num_rows, num_kv_heads, num_parts, 2, group, dtype=torch.float32, device=device),
-        arrivals=torch.zeros(num_counted, num_kv_heads, dtype=torch.int32, device=device),
-    )
 
 
 def decode_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: DecodePlan, scale: float) -> Tensor:
@@ -140,10 +52,15 @@ def _launch(
     block_g = max(triton.next_power_of_2(rows_at_once * group), 8)
     block_d = max(triton.next_power_of_2(head_dim), 16)
     block_n = block_tokens(head_dim, k_cache.dtype)
+    is_dealt = not is_of_bundles and not plan.num_programs
     if is_of_bundles:
         grid = len(plan.common) * num_kv_heads, plan.bundle_programs
+    elif is_dealt:
+        grid = (len(plan.places) - 1) * num_kv_heads, 1
     else:
         grid = num_rows * num_kv_heads, plan.num_programs
+    is_sized = is_dealt and block_d * k_cache.dtype.itemsize == 256  # 32 KiB of keys and values a block
+    num_stages, max_registers = _stages(num_rows * num_kv_heads) if is_sized else (3, None)
     _decode_kernel[grid](
         q,
         k_cache,
@@ -151,6 +68,7 @@ def _launch(
         plan.page_tables,
         plan.seq_lens,
         plan.common,
+        plan.places,
         out,
         plan.parts,
         plan.part_weights,
@@ -170,15 +88,25 @@ def _launch(
         MAX_SPLITS=MAX_SPLITS,
         BUNDLE_ROWS=plan.bundle_rows,
         IS_OF_BUNDLES=is_of_bundles,
-        IS_SHARED=plan.num_programs > 1,
+        IS_DEALT=is_dealt,
+        IS_SHARED=is_of_bundles or plan.num_programs > 1,
         BLOCK_G=block_g,
         BLOCK_D=block_d,
         BLOCK_N=block_n,
         PARTS_AT_ONCE=max(8192 // max(block_g * block_d, 1024), 1),
         num_warps=4,
-        num_stages=3,
+        num_stages=num_stages,
+        maxnreg=max_registers,
         **launch_options(),
     )
+
+
+def _stages(num_row_heads: int) -> tuple[int, int | None]:
+    """How many blocks ahead programs load, and their most registers, so that each multiprocessor has room for as many
+    programs as it should get: not for three where there are two for each, and for four where it is four."""
+    if num_row_heads <= 2 * MULTIPROCESSORS:
+        return 4, None
+    return (2, 128) if 3 * MULTIPROCESSORS < num_row_heads <= 4 * MULTIPROCESSORS else (3, None)
 
 
 @triton.jit(do_not_specialize=["table_stride", "num_parts", "num_rows"])
@@ -189,6 +117,7 @@ def _decode_kernel(
     page_tables,
     seq_lens,
     common,
+    places,
     out,
     parts,
     part_weights,
@@ -208,6 +137,7 @@ def _decode_kernel(
     MAX_SPLITS: tl.constexpr,
     BUNDLE_ROWS: tl.constexpr,
     IS_OF_BUNDLES: tl.constexpr,
+    IS_DEALT: tl.constexpr,
     IS_SHARED: tl.constexpr,
     BLOCK_G: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -216,54 +146,68 @@ def _decode_kernel(
     OVERLAPS: tl.constexpr,
 ):
     """Program (row and key/value head, n) of N takes the n-th of N equal runs of the row's splits, those behind the
-    common ones of its bundle. Or, of bundles: of the common ones of a bundle and key/value head."""
-    await_previous(OVERLAPS)
-    n, num_programs = tl.program_id(1), tl.num_programs(1)
-    entry = tl.program_id(0).to(tl.int64) // NUM_KV_HEADS
-    head = tl.program_id(0).to(tl.int64) % NUM_KV_HEADS
+    common ones of its bundle. Or, of bundles: of the common ones of a bundle and key/value head. Dealt, program
+    (run and key/value head) takes that run. The plan is read before the kernel waits for the one before it."""
+    entry = tl.program_id(0) // NUM_KV_HEADS
+    head = tl.program_id(0) % NUM_KV_HEADS
     heads = tl.arange(0, BLOCK_G)
+    if IS_DEALT:
+        place, end = tl.load(places + entry), tl.load(places + entry + 1)
+        if place == end:  # there are fewer runs
+            await_previous(OVERLAPS, RELEASES=False)
+            return
+        entry = place // MAX_SPLITS
+    entry = entry.to(tl.int64)
     row = entry * BUNDLE_ROWS if IS_OF_BUNDLES else entry
     seq_len = tl.load(seq_lens + row).to(tl.int32)
     num_common = tl.load(common + row // BUNDLE_ROWS) if BUNDLE_ROWS > 1 else 0
     row_blocks = tl.cdiv(seq_len, BLOCK_N)
     blocks = split_blocks(seq_len, BLOCK_N, SPLIT_LEN, MAX_SPLITS)
     row_splits = tl.cdiv(row_blocks, blocks)
+    num_own = num_common if IS_OF_BUNDLES else row_splits - num_common
+    if IS_DEALT:
+        first_split = place % MAX_SPLITS
+        last_split = tl.minimum(end - entry.to(tl.int32) * MAX_SPLITS, num_own)
+    else:
+        first_split = tl.program_id(1) * num_own // tl.num_programs(1)
+        last_split = (tl.program_id(1) + 1) * num_own // tl.num_programs(1)
+    num_taken = last_split - first_split
+    is_shared = num_taken != num_own if IS_DEALT else IS_SHARED
     if IS_OF_BUNDLES:
-        first = n * num_common // num_programs * blocks
-        last = (n + 1) * num_common // num_programs * blocks
+        first, last = first_split * blocks, last_split * blocks
         q_rows, q_heads = row + heads // GROUP, heads % GROUP
         is_head = heads < tl.minimum(num_rows - row, BUNDLE_ROWS) * GROUP
     else:
-        num_own = row_splits - num_common
-        first = (num_common + n * num_own // num_programs) * blocks
-        last = tl.minimum((num_common + (n + 1) * num_own // num_programs) * blocks, row_blocks)
+        first = (num_common + first_split) * blocks
+        last = tl.minimum((num_common + last_split) * blocks, row_blocks)
         q_rows, q_heads = row, heads
         is_head = heads < GROUP
     dims = tl.arange(0, BLOCK_D)
+    table = page_tables + row * table_stride
+    pages = _pages(table, first, seq_len, PAGE_SIZE, CHUNK, BLOCK_N)
+    await_previous(OVERLAPS, RELEASES=False)
     is_q = is_head[:, None] & (dims < HEAD_DIM)[None, :]
     q_places = q_rows * q_row_stride + (head * GROUP + q_heads) * q_head_stride
     q_tile = tl.load(q + q_places[:, None] + dims[None, :], mask=is_q, other=0.0)
-    table = page_tables + row * table_stride
     row_parts = (q_rows * NUM_KV_HEADS + head) * num_parts
     # Of the row, and of its split: the highest score, to base 2, the sum of the weights, and that of weighted values.
     top = tl.full((BLOCK_G,), float("-inf"), tl.float32)
     acc = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
     row_top, row_total, row_acc = top, tl.zeros((BLOCK_G,), tl.float32), acc
-    if BUNDLE_ROWS > 1 and not IS_OF_BUNDLES and not IS_SHARED:
+    if BUNDLE_ROWS > 1 and not IS_OF_BUNDLES and not is_shared:
         row_top, row_total, row_acc = _merged_parts(
             parts, part_weights, row_parts, num_common, GROUP, HEAD_DIM, BLOCK_G, BLOCK_D, PARTS_AT_ONCE
         )
     totals = tl.zeros((BLOCK_G, BLOCK_N), tl.float32)  # summed at the split's end
-    pages = _pages(table, first, seq_len, PAGE_SIZE, CHUNK, BLOCK_N)
     for block in range(first, last):
         is_token = block * BLOCK_N + tl.arange(0, BLOCK_N) < seq_len
         chunk_starts = block * BLOCK_N + tl.arange(0, BLOCK_N // CHUNK) * CHUNK
         chunk_slots = pages.to(tl.int64) * PAGE_SIZE + chunk_starts % PAGE_SIZE
         slots = (chunk_slots[:, None] + tl.arange(0, CHUNK)[None, :]).reshape(BLOCK_N)
-        places = ((slots * NUM_KV_HEADS + head) * HEAD_DIM)[:, None] + dims[None, :]
+        kv_places = ((slots * NUM_KV_HEADS + head) * HEAD_DIM)[:, None] + dims[None, :]
         is_stored = is_token[:, None] & (dims < HEAD_DIM)[None, :]
-        k = tl.load(k_cache + places, mask=is_stored, other=0.0)
-        v = tl.load(v_cache + places, mask=is_stored, other=0.0)
+        k = tl.load(k_cache + kv_places, mask=is_stored, other=0.0)
+        v = tl.load(v_cache + kv_places, mask=is_stored, other=0.0)
         scores = tl.dot(q_tile, k.T, input_precision="ieee") * scale_log2
         scores = tl.where(is_token[None, :], scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
@@ -275,7 +219,7 @@ def _decode_kernel(
         pages = _pages(table, block + 1, seq_len, PAGE_SIZE, CHUNK, BLOCK_N)
         if ((block + 1) % blocks == 0) | (block + 1 == row_blocks):
             total = tl.sum(totals, axis=1)
-            if IS_SHARED or IS_OF_BUNDLES:
+            if is_shared:
                 part = row_parts + block // blocks
                 part_places = parts + (part * GROUP + q_heads)[:, None] * HEAD_DIM + dims[None, :]
                 if IS_OF_BUNDLES:
@@ -296,17 +240,20 @@ def _decode_kernel(
             totals = tl.zeros((BLOCK_G, BLOCK_N), tl.float32)
             acc = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
 
-    is_last = not IS_OF_BUNDLES
-    if IS_SHARED and not IS_OF_BUNDLES:
+    if not IS_DEALT:
+        release_next(OVERLAPS)
+    is_complete = not IS_OF_BUNDLES
+    if is_shared and not IS_OF_BUNDLES:
         arrived = arrivals + entry * NUM_KV_HEADS + head
+        num_new, num_all = (num_taken, num_own) if IS_DEALT else (1, tl.num_programs(1))
         tl.debug_barrier()  # all of this program's parts are written before it counts as arrived
-        is_last = tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu") == num_programs - 1
-        if is_last:
+        is_complete = tl.atomic_add(arrived, num_new, sem="acq_rel", scope="gpu") == num_all - num_new
+        if is_complete:
             tl.store(arrived, 0)
             row_top, row_total, row_acc = _merged_parts(
                 parts, part_weights, row_parts, row_splits, GROUP, HEAD_DIM, BLOCK_G, BLOCK_D, PARTS_AT_ONCE
             )
-    if is_last:
+    if is_complete:
         result = row_acc / tl.where(is_head, row_total, 1.0)[:, None]
         out_heads = (entry * NUM_KV_HEADS + head) * GROUP + heads
         tl.store(out + out_heads[:, None] * HEAD_DIM + dims[None, :], result.to(out.dtype.element_ty), mask=is_q)

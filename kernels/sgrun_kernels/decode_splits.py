@@ -17,6 +17,8 @@ from sgrun_kernels.overlap import await_previous, launch_options
 SPLIT_LEN = 128
 MAX_SPLITS = 32
 COLUMNS_AT_ONCE = 256  # of page tables, that are compared
+ROWS_AT_ONCE = 256  # whose blocks are summed
+RUNS_AT_ONCE = 8  # whose beginning is found
 
 
 def block_tokens(head_dim: int, dtype: torch.dtype) -> int:
@@ -55,6 +57,32 @@ def common_splits(page_tables: Tensor, seq_lens: Tensor, bundle_rows: int, page_
         **launch_options(),
     )
     return common
+
+
+def dealt_splits(seq_lens: Tensor, common: Tensor, bundle_rows: int, num_extra: int, block_n: int) -> Tensor:
+    """The rows' splits in runs of neighbours, for programs that take one each: [R + num_extra + 1] int32.
+
+    A row is one run, or several of about equal length where it has more blocks than all rows have over `num_extra`. Run
+    n goes from place n up to place n + 1, or to its row's end; the place of split s of row r is r * MAX_SPLITS + s,
+    where splits are counted from behind those that the row's bundle has in common. Runs beyond the last are empty.
+    """
+    places = torch.empty(len(seq_lens) + num_extra + 1, dtype=torch.int32, device=seq_lens.device)
+    _deal_kernel[(triton.cdiv(len(places), RUNS_AT_ONCE),)](
+        seq_lens,
+        common,
+        places,
+        len(seq_lens),
+        num_extra,
+        BLOCK_N=block_n,
+        SPLIT_LEN=SPLIT_LEN,
+        MAX_SPLITS=MAX_SPLITS,
+        BUNDLE_ROWS=bundle_rows,
+        ROWS_AT_ONCE=ROWS_AT_ONCE,
+        RUNS_AT_ONCE=RUNS_AT_ONCE,
+        num_warps=4,
+        **launch_options(),
+    )
+    return places
 
 
 @triton.jit
@@ -102,3 +130,72 @@ def _common_splits_kernel(
         column += COLUMNS_AT_ONCE
     num_tokens = tl.minimum(num_same * PAGE_SIZE, shortest)
     tl.store(common + tl.program_id(0), num_tokens // (most_blocks * BLOCK_N))
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_extra"])
+def _deal_kernel(
+    seq_lens,
+    common,
+    places,
+    num_rows,
+    num_extra,
+    BLOCK_N: tl.constexpr,
+    SPLIT_LEN: tl.constexpr,
+    MAX_SPLITS: tl.constexpr,
+    BUNDLE_ROWS: tl.constexpr,
+    ROWS_AT_ONCE: tl.constexpr,
+    RUNS_AT_ONCE: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+):
+    """One program for RUNS_AT_ONCE of the places."""
+    await_previous(OVERLAPS)
+    num_blocks = 0
+    for start in range(0, num_rows, ROWS_AT_ONCE):
+        rows = start + tl.arange(0, ROWS_AT_ONCE)
+        own_blocks, _ = _own(seq_lens, common, rows, num_rows, BLOCK_N, SPLIT_LEN, MAX_SPLITS, BUNDLE_ROWS)
+        num_blocks += tl.sum(own_blocks, axis=0)
+    most_blocks = tl.maximum(tl.cdiv(num_blocks, num_extra), 1)
+    runs = tl.program_id(0) * RUNS_AT_ONCE + tl.arange(0, RUNS_AT_ONCE)
+    row = tl.zeros((RUNS_AT_ONCE,), tl.int32)
+    before = tl.zeros((RUNS_AT_ONCE,), tl.int32)  # runs of the rows before it
+    num_seen = 0
+    for start in range(0, num_rows, ROWS_AT_ONCE):
+        rows = start + tl.arange(0, ROWS_AT_ONCE)
+        own_blocks, own_splits = _own(seq_lens, common, rows, num_rows, BLOCK_N, SPLIT_LEN, MAX_SPLITS, BUNDLE_ROWS)
+        row_runs = tl.where(rows < num_rows, _runs(own_blocks, own_splits, most_blocks), 0)
+        ends = num_seen + tl.cumsum(row_runs, axis=0)
+        is_before = (rows < num_rows)[:, None] & (ends[:, None] <= runs[None, :])
+        row += tl.sum(is_before.to(tl.int32), axis=0)
+        before = tl.maximum(before, tl.max(tl.where(is_before, ends[:, None], 0), axis=0))
+        num_seen += tl.sum(row_runs, axis=0)
+    own_blocks, own_splits = _own(seq_lens, common, row, num_rows, BLOCK_N, SPLIT_LEN, MAX_SPLITS, BUNDLE_ROWS)
+    split = (runs - before) * own_splits // _runs(own_blocks, own_splits, most_blocks)
+    is_run = row < num_rows
+    tl.store(places + runs, row * MAX_SPLITS + tl.where(is_run, split, 0), mask=runs <= num_rows + num_extra)
+
+
+@triton.jit
+def _runs(own_blocks, own_splits, most_blocks):
+    """How many runs a row of so many blocks and splits becomes: one at least, which writes its result."""
+    return tl.maximum(tl.minimum(tl.cdiv(own_blocks, most_blocks), own_splits), 1)
+
+
+@triton.jit
+def _own(
+    seq_lens,
+    common,
+    rows,
+    num_rows,
+    BLOCK_N: tl.constexpr,
+    SPLIT_LEN: tl.constexpr,
+    MAX_SPLITS: tl.constexpr,
+    BUNDLE_ROWS: tl.constexpr,
+):
+    """Blocks and splits of each row behind those that its bundle has in common; none behind the last row."""
+    is_row = rows < num_rows
+    lens = tl.load(seq_lens + rows, mask=is_row, other=0).to(tl.int32)
+    row_blocks, blocks = tl.cdiv(lens, BLOCK_N), split_blocks(lens, BLOCK_N, SPLIT_LEN, MAX_SPLITS)
+    num_common = tl.zeros_like(lens)
+    if BUNDLE_ROWS > 1:
+        num_common += tl.load(common + rows // BUNDLE_ROWS, mask=is_row, other=0)
+    return tl.maximum(row_blocks - num_common * blocks, 0), tl.cdiv(row_blocks, blocks) - num_common

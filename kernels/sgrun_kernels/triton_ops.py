@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sgrun_kernels.activation import silu_mul
-from sgrun_kernels.decode_attention import decode_attention, plan_decode
+from sgrun_kernels.decode_attention import decode_attention
+from sgrun_kernels.decode_plan import plan_decode
 from sgrun_kernels.embedding import embed_norm
 from sgrun_kernels.extend_attention import extend_attention, plan_extend
 from sgrun_kernels.kv import copy_kv

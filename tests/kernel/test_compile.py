@@ -38,8 +38,8 @@ def test_products_run_on_tensor_cores_and_load_ahead(kernels: list[dict[str, obj
 def test_no_kernel_spills_registers(kernels: list[dict[str, object]]) -> None:
     # Cosine and sine of large angles keep a table on the stack; the warps that load keep four numbers of a tile there.
     # The kernels of masks and sampling are held to few registers: too few where a mask's program has looked at many
-    # rows, and where the last program of a row searches.
-    allowed = {"_rotations_kernel": 64, "_extend_hopper_kernel": 16}
+    # rows, and where the last program of a row searches. So is attention where four programs are to fit side by side.
+    allowed = {"_rotations_kernel": 64, "_extend_hopper_kernel": 16, "_decode_kernel": 32}
     allowed |= {"_mask_kernel": 512, "_scan_kernel": 64, "_count_kernel": 1024, "_draw_kernel": 64}
     assert not [row for row in kernels if row["spill_bytes"] > allowed.get(str(row["kernel"]), 0)]
 
@@ -62,6 +62,12 @@ def test_masks_draws_and_commits_leave_room_for_others(kernels: list[dict[str, o
     """Masks run beside the forward pass, and what reads the logits hides the memory's delay with many threads."""
     allowed = dict.fromkeys(SAMPLING_KERNELS, 80) | {"_mask_kernel": 128}
     assert not [row for row in kernels if row["registers"] > allowed.get(str(row["kernel"]), 255)]
+
+
+def test_attention_leaves_room_for_as_many_programs_as_are_to_run_at_once(kernels: list[dict[str, object]]) -> None:
+    forms = [row for row in kernels if row["kernel"] == "_decode_kernel"]
+    fitting = Counter(min(65536 // (row["registers"] * 128), 227 // (row["shared_bytes"] // 1024 + 1)) for row in forms)
+    assert fitting == {2: 2, 3: 7, 4: 2}  # each form with and without bundles, and the launch of bundles
 
 
 def test_overlapping_kernels_wait_for_the_one_before(kernels: list[dict[str, object]]) -> None:

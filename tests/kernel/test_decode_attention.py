@@ -10,10 +10,13 @@ import torch
 from paged_rows import PagedRows
 from torch import Tensor
 
-from sgrun_kernels.decode_attention import (
+from sgrun_kernels.decode_attention import MULTIPROCESSORS, decode_attention
+from sgrun_kernels.decode_plan import (
     ENOUGH_ROW_HEADS,
+    EXTRA_PROGRAMS,
+    MANY_ROW_HEADS,
     PROGRAM_LEN,
-    decode_attention,
+    extra_runs,
     plan_decode,
     plan_shared,
     programs_of_a_bundle,
@@ -22,9 +25,11 @@ from sgrun_kernels.decode_attention import (
 from sgrun_kernels.decode_splits import (
     COLUMNS_AT_ONCE,
     MAX_SPLITS,
+    ROWS_AT_ONCE,
     SPLIT_LEN,
     block_tokens,
     common_splits,
+    dealt_splits,
     most_splits,
 )
 
@@ -92,7 +97,7 @@ def test_rows_end_anywhere_in_a_page(page_size: int) -> None:
     _assert_near(rows, q, _attended(rows, q))
 
 
-@pytest.mark.parametrize("num_programs", [1, 2, 3, 20])
+@pytest.mark.parametrize("num_programs", [0, 1, 2, 3, 20])
 def test_long_rows_are_merged_of_splits(num_programs: int) -> None:
     seq_lens = [SPLIT_LEN, 2 * SPLIT_LEN + 1, 3, 9 * SPLIT_LEN - 1]
     rows = PagedRows(seq_lens, 16, 3, 1, 16, torch.float32)
@@ -100,7 +105,7 @@ def test_long_rows_are_merged_of_splits(num_programs: int) -> None:
     _assert_near(rows, q, _attended(rows, q, num_programs=num_programs))
 
 
-@pytest.mark.parametrize("num_programs", [1, 5])
+@pytest.mark.parametrize("num_programs", [0, 1, 5])
 def test_splits_of_long_rows_and_many_heads(num_programs: int) -> None:
     rows = PagedRows([2 * MAX_SPLITS * SPLIT_LEN + 100], 16, 64, 1, 16, torch.float32)
     q = rows.queries(1)
@@ -115,19 +120,86 @@ def test_a_row_gives_the_same_bits_alone_and_in_any_batch_and_bound() -> None:
     assert torch.equal(together, _attended(rows, q))
     for row in range(len(seq_lens)):
         assert torch.equal(together[row : row + 1], _attended(rows, q, [row]))
-    for num_programs in (1, 2, 3, 7):
+    for num_programs in (0, 1, 2, 3, 7):
         assert torch.equal(together, _attended(rows, q, num_programs=num_programs))
 
 
 def test_as_many_programs_share_a_row_as_keep_the_gpu_busy() -> None:
     assert [programs_of_a_row(num, 4000) for num in (8, 32, 64, 128)] == [16, 16, 16, 8]
-    assert programs_of_a_row(ENOUGH_ROW_HEADS, 4000) == 1
+    assert programs_of_a_row(ENOUGH_ROW_HEADS - 1, 4000) == 4
+    assert programs_of_a_row(ENOUGH_ROW_HEADS, 4000) == programs_of_a_row(MANY_ROW_HEADS - 1, 4000) == 0
+    assert programs_of_a_row(MANY_ROW_HEADS, PROGRAM_LEN) == 1
+    assert programs_of_a_row(MANY_ROW_HEADS, PROGRAM_LEN + 1) == 0
     assert programs_of_a_row(8, 100) == 1
 
 
-def test_no_program_has_a_very_long_row_to_itself() -> None:
-    assert programs_of_a_row(ENOUGH_ROW_HEADS, PROGRAM_LEN) == 1
-    assert programs_of_a_row(10 * ENOUGH_ROW_HEADS, 3 * PROGRAM_LEN) == 3
+def test_the_bits_do_not_depend_on_how_many_programs_there_is_room_for() -> None:
+    """Two to a multiprocessor, three, four, and more; the interpreter makes no difference."""
+    num_kv_heads = MULTIPROCESSORS if torch.cuda.is_available() else 2
+    rows = PagedRows([20, 400, 1, 70, 333], 16, 2 * num_kv_heads, num_kv_heads, 128, DTYPES[-1])
+    q = rows.queries(5)
+    alone = _attended(rows, q, num_programs=1)
+    _assert_near(rows, q, alone)
+    for num_rows in (2, 3, 4, 5):
+        assert torch.equal(_attended(rows, q, list(range(num_rows)), num_programs=0), alone[:num_rows])
+
+
+def _runs(seq_lens: list[int], num_extra: int, common: list[int] | None = None) -> list[tuple[int, int, int]]:
+    """What is dealt: row, first split and the one behind the last."""
+    lens, bundle_rows = torch.tensor(seq_lens, dtype=torch.int32), 2 if common else 1
+    places = dealt_splits(lens, torch.tensor(common or [], dtype=torch.int32), bundle_rows, num_extra, 64).tolist()
+    assert len(places) == len(seq_lens) + num_extra + 1
+    assert places == sorted(places)
+    assert places[-1] == len(seq_lens) * MAX_SPLITS
+    runs = [(place // MAX_SPLITS, place, end) for place, end in pairwise(places) if place < end]
+    return [(row, place % MAX_SPLITS, min(end - row * MAX_SPLITS, MAX_SPLITS)) for row, place, end in runs]
+
+
+def test_a_row_that_is_no_longer_than_its_share_is_one_run() -> None:
+    assert _runs([576] * 9, 6) == [(row, 0, MAX_SPLITS) for row in range(9)]
+    assert _runs([640, 576, 500, 1, 576, 576], 4) == [(row, 0, MAX_SPLITS) for row in range(6)]
+
+
+def test_a_long_row_is_cut_into_runs_of_about_its_share() -> None:
+    # 8,000 tokens are 125 blocks, 21 splits of 6; 100 are 2 blocks. A share is 131 / 2 or 131 / 6, rounded up.
+    assert _runs([100, 8000, 100, 100], 2) == [(0, 0, 32), (1, 0, 10), (1, 10, 32), (2, 0, 32), (3, 0, 32)]
+    cuts = [run * 21 // 6 for run in range(6)]
+    long_runs = [(1, first, last) for first, last in pairwise([*cuts, MAX_SPLITS])]
+    assert _runs([100, 8000, 100, 100], 6) == [(0, 0, 32), *long_runs, (2, 0, 32), (3, 0, 32)]
+    assert len(_runs([100, 8000], 200)) == 1 + 21
+
+
+def test_splits_in_common_are_not_dealt() -> None:
+    assert _runs([8000, 8000, 8000, 8000], 3, [0, 21]) == [
+        (0, 0, 10),
+        (0, 10, 32),
+        (1, 0, 10),
+        (1, 10, 32),
+        (2, 0, 32),
+        (3, 0, 32),
+    ]
+    assert _runs([8000, 8000], 9, [21]) == [(0, 0, 32), (1, 0, 32)]
+
+
+def test_all_splits_of_any_rows_are_dealt_once_and_long_runs_are_cut() -> None:
+    rng = random.Random(0)
+    for num_rows in (1, 7, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 3 * ROWS_AT_ONCE - 5):
+        seq_lens = [rng.choice([1, rng.randint(1, 300), rng.randint(1, 9000)]) for _ in range(num_rows)]
+        num_extra = rng.randint(1, num_rows)
+        runs = _runs(seq_lens, num_extra)
+        most_blocks = -(-sum(-(-seq_len // 64) for seq_len in seq_lens) // num_extra)
+        assert len(runs) <= num_rows + num_extra
+        for row, seq_len in enumerate(seq_lens):
+            own = [(first, last) for of, first, last in runs if of == row]
+            assert [first for first, _ in own] == [0, *(last for _, last in own[:-1])]
+            assert own[-1][1] == MAX_SPLITS
+            blocks, split = -(-seq_len // 64), -(-(SPLIT_LEN + -(-seq_len // MAX_SPLITS)) // 64)
+            assert len(own) == min(-(-blocks // most_blocks), -(-blocks // split))
+
+
+def test_extra_runs_are_fewer_the_more_rows_there_are() -> None:
+    assert [extra_runs(num_rows, 8) for num_rows in (1, 32, 64, 96, 256)] == [1, 21, 42, 64, EXTRA_PROGRAMS // 8]
+    assert extra_runs(4, 1024) == 1
 
 
 def test_the_splits_of_a_row_are_bounded_however_long_it_may_be() -> None:
@@ -141,10 +213,10 @@ def test_the_splits_of_a_row_are_bounded_however_long_it_may_be() -> None:
 
 def test_one_program_to_a_row_takes_no_memory_for_parts() -> None:
     k_cache = torch.empty(1, 16, 8, 64, dtype=torch.float16)
-    tables, lens = torch.zeros(2, 9), torch.zeros(2)
-    alone, shared = (plan_shared(tables, lens, 1000, k_cache, 16, num) for num in (1, 2))
-    assert alone.parts.numel() == alone.part_weights.numel() == alone.arrivals.numel() == 0
-    assert shared.parts.shape == (2, 8, most_splits(1000), 2, 64)
+    tables, lens = torch.zeros(2, 9), torch.ones(2, dtype=torch.int32)
+    alone, shared, dealt = (plan_shared(tables, lens, 1000, k_cache, 16, num) for num in (1, 2, 0))
+    assert alone.parts.numel() == alone.part_weights.numel() == 0
+    assert shared.parts.shape == dealt.parts.shape == (2, 8, most_splits(1000), 2, 64)
 
 
 def _sharing(prefixes: list[int], seq_lens: list[int], num_q_heads: int, page_size: int = 16) -> PagedRows:
@@ -216,7 +288,7 @@ def test_bundled_rows_give_the_bits_that_each_gives_alone(seed: int) -> None:
     q = rows.queries(num_rows)
     alone = _attended(rows, q)
     _assert_near(rows, q, alone)
-    for num_programs, bundle_rows in product((1, 2), sizes):
+    for num_programs, bundle_rows in product((0, 1, 2), sizes):
         together = _attended(rows, q, num_programs=num_programs, bundle_rows=bundle_rows)
         if bundle_rows * group <= SAME_BITS_HEADS:
             assert torch.equal(together, alone)
@@ -230,7 +302,7 @@ def test_nan_in_one_row_of_a_bundle_stays_in_that_row() -> None:
     q = rows.queries(4)
     clean = _attended(rows, q, bundle_rows=4)
     q[1] = float("nan")
-    out = _attended(rows, q, num_programs=1, bundle_rows=4)
+    out = _attended(rows, q, num_programs=0, bundle_rows=4)
     assert out[1].isnan().all()
     for row in (0, 2, 3):
         assert torch.equal(out[row], clean[row])
@@ -240,7 +312,7 @@ def test_what_is_common_is_computed_once() -> None:
     """The pages of the rows behind the first are another's as far as the bundle goes: nothing is read there."""
     rows = _sharing([0, 800, 800, 800], [900] * 4, 4)
     q, lens = rows.queries(4), torch.tensor([900] * 4, dtype=torch.int32)
-    plan = plan_shared(rows.page_tables, lens, 900, rows.k_cache, 4, 1, 4)
+    plan = plan_shared(rows.page_tables, lens, 900, rows.k_cache, 4, 0, 4)
     together = decode_attention(q, rows.k_cache, rows.v_cache, plan, SCALE)
     rows.page_tables[1:, :40] = 0  # a page of NaN
     assert torch.equal(decode_attention(q, rows.k_cache, rows.v_cache, plan, SCALE), together)
