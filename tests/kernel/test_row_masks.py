@@ -43,12 +43,19 @@ IMPLEMENTATIONS = implementations(reference_automaton, automaton)
 
 
 def masks_of(
-    implementation: ModuleType, automata: list[Automaton], records: np.ndarray, vocabulary: Vocabulary, block: int = 32
+    implementation: ModuleType,
+    automata: list[Automaton],
+    records: np.ndarray,
+    vocabulary: Vocabulary,
+    block: int = 32,
+    known: dict[int, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(masks [R, words] on a poisoned buffer, records afterwards). Under the interpreter two programs walk `block`
-    tokens at once; a GPU walks as many as in the engine."""
+    """(masks [R, words] on a buffer that is poisoned but for `known` rows, records afterwards). Under the interpreter
+    two programs walk `block` tokens at once; a GPU walks as many as in the engine."""
     rows, tables = rows_of(records), tables_of(vocabulary)
     masks = torch.full((len(records), tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
+    for row_id, mask in (known or {}).items():
+        masks[row_id] = torch.from_numpy(mask.copy()).to(DEVICE)
     frames = torch.empty((2, 64, block, 2), dtype=torch.int32) if DEVICE.type == "cpu" else allocate_frames(DEVICE)
     frames.fill_(-(10**9))
     implementation.row_masks_(all_ids(len(records)), rows, arena_of(automata), tables, masks, frames)
@@ -94,25 +101,28 @@ def test_rows_walk_the_tokens_that_they_drew_before_their_masks_are_made(
 ) -> None:
     """Rows with a token that their constraint allows, and without one; some have the mask of the place before it."""
     walker, places = automaton.walker, [(0, data.draw(cursors(automaton))) for _ in range(5)]
-    records, after, stay = placed(places), [], []
-    records["has_mask"] = data.draw(st.lists(st.integers(0, 1), min_size=5, max_size=5))
+    records, after, known = placed(places), [], {}
+    for row_id in data.draw(st.lists(st.integers(0, 4), unique=True)):
+        known[row_id], has_text = expected_mask(automaton, places[row_id][1], VOCABULARY, True)
+        records["has_mask"][row_id], records["has_text"][row_id] = 1, has_text
     for row_id, (_, cursor) in enumerate(places):
         tokens = [i for i in range(VOCABULARY.size) if i not in VOCABULARY.end_token_ids and VOCABULARY.token(i)]
         allowed = [i for i in tokens if walker.advance(cursor, VOCABULARY.token(i)) is not None]
         token_id = data.draw(st.sampled_from([NO_TOKEN, *allowed]))
         records["unwalked"][row_id] = token_id
         after.append(cursor if token_id == NO_TOKEN else walker.advance(cursor, VOCABULARY.token(token_id)))
-        stay.append(records["has_mask"][row_id] if token_id == NO_TOKEN else after[-1] == cursor)
-    masks, walked = masks_of(implementation, [automaton], records, VOCABULARY)
-    for row_id, cursor in enumerate(after):
+        if token_id != NO_TOKEN:  # it was drawn by the bitmask of the place before
+            known[row_id], has_text = expected_mask(automaton, cursor, VOCABULARY, True)
+            records["has_text"][row_id] = has_text
+    masks, walked = masks_of(implementation, [automaton], records, VOCABULARY, known=known)
+    for row_id, (cursor, (_, before)) in enumerate(zip(after, places, strict=True)):
         assert place_in(walked[row_id]) == cursor
+        if records["unwalked"][row_id] != NO_TOKEN:  # a place that was left and come back to may be taken for another
+            assert walked["has_mask"][row_id] == (cursor == before) or (cursor.stack and not walked["has_mask"][row_id])
         assert walked["unwalked"][row_id] == NO_TOKEN
-        # A place that was left and come back to may be taken for another.
-        has_mask = bool(walked["has_mask"][row_id])
-        assert has_mask == stay[row_id] or (not has_mask and cursor.stack)
-        kept = np.full(masks.shape[1], 0x5A5A5A5A, dtype=np.int32)
-        expected = kept if has_mask else expected_mask(automaton, cursor, VOCABULARY, True)[0]
+        expected, has_text = expected_mask(automaton, cursor, VOCABULARY, True)
         assert (masks[row_id] == expected).all(), row_id
+        assert walked["has_text"][row_id] == has_text
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
