@@ -52,7 +52,11 @@ class Detokenizer:
         assert self.matched is None, f"token {token_id} pushed after the stop string {self.matched!r}"
         data = self._token_bytes[token_id] if token_id < len(self._token_bytes) else None
         self._num_tokens += 1
-        final = self._advance(self._decoder.decode(data)) if data else ""
+        text = self._decoder.decode(data) if data else ""
+        if not self._stops:  # nothing is held back, and nothing cut off
+            self._final.append(text)
+            return text
+        final = self._advance(text) if data else ""
         if not self._decoder.getstate()[0]:
             self._borders.append((self._num_tokens, self._decoded_len))
         return final
@@ -61,7 +65,11 @@ class Detokenizer:
         """Ends the generation; returns the rest of the text, which may still complete a stop string with U+FFFD."""
         if self.matched is not None:
             return ""
-        final = self._advance(self._decoder.decode(b"", final=True))
+        text = self._decoder.decode(b"", final=True)
+        if not self._stops:
+            self._final.append(text)
+            return text
+        final = self._advance(text)
         return final if self.matched is not None else final + self._release(len(self._held))
 
     def _advance(self, text: str) -> str:
@@ -73,7 +81,7 @@ class Detokenizer:
         # min keeps the first of equals: the one listed first
         starts = [(start_len + start, stop) for stop in self._stops if (start := stop.advance(text)) is not None]
         if not starts:
-            return self._release(len(self._held) - max((stop.matched_len for stop in self._stops), default=0))
+            return self._release(len(self._held) - max(stop.matched_len for stop in self._stops))
         self._cut_len, stop = min(starts, key=lambda found: found[0])
         self.matched = stop.text
         return self._release(self._cut_len - (self._decoded_len - len(self._held)))

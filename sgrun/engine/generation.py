@@ -48,6 +48,7 @@ class SampleTask(Task):
     tokenizer: Tokenizer
     detokenizer: Detokenizer
     matcher: Matcher | None
+    stop_ids: tuple[int, ...]  # the tokens that end the sample and stay out of its text
     logprobs: list[TokenLogprob] = field(default_factory=list)
     num_sent: int = 0  # output tokens, and with logprobs their entries, that chunks have carried
 
@@ -62,12 +63,6 @@ class SampleTask(Task):
     @property
     def seed(self) -> int:
         return (self.generation.seed + self.index * SEED_STEP) % 2**64
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """The tokens that end the sample and stay out of its text."""
-        ends = () if self.params.ignore_eos else sorted(self.tokenizer.eos_token_ids)
-        return (*ends, *self.params.stop_token_ids)
 
     @property
     def max_len(self) -> int:
@@ -166,6 +161,7 @@ def start_generation(
     seed = secrets.randbits(64) if params.seed is None else params.seed
     generation = Generation(op, timing, seed)
     end_token_ids = () if params.ignore_eos else None
+    ends = () if params.ignore_eos else sorted(tokenizer.eos_token_ids)
     for index in range(params.n):
         task = SampleTask(
             seq=seq,
@@ -178,6 +174,7 @@ def start_generation(
             tokenizer=tokenizer,
             detokenizer=Detokenizer(tokenizer.token_bytes, params.stop),
             matcher=None if automaton is None else automaton.matcher(vocabulary, end_token_ids),
+            stop_ids=(*ends, *params.stop_token_ids),
         )
         generation.tasks.append(task)
     return generation
