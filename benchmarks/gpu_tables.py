@@ -130,7 +130,7 @@ def profiles() -> str:
         for row in results
     ]
     head = "Shape | Rows | Constraints | GPU at work | Calls a step that wait for it"
-    text = "One such call in each profile is its own end.\n\n"
+    text = "The call that ends a profile is not counted.\n\n"
     return part("Profiles of decoding", text + table(head, rows), results)
 
 

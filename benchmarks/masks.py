@@ -114,7 +114,7 @@ def main() -> None:
             print(f"{name:<13}{num_rows:>5}{columns}{steps:>10}{steps * num_rows / us / 1000:>10.2f}")
             results.append({"place": name, "num_rows": num_rows, **times, "steps": steps})
     for num_rows in [2] if args.smoke else [1, 64, 256]:
-        us = {"commit_step_": _commit_us(num_rows, automata, tables), "decode_inputs_": _inputs_us(num_rows)}
+        us = {"commit_step_": _commit_us(num_rows, tables.size), "decode_inputs_": _inputs_us(num_rows)}
         for name, value in us.items():
             print(f"{name:<16}{num_rows:>5}{value:>9.1f}")
             results.append({"operation": name, "num_rows": num_rows, "us": value})
@@ -142,20 +142,13 @@ def _masks_us(
     return median_us([lambda: row_masks_(row_ids, rows, automata.arena, tables, masks, frames)])
 
 
-def _commit_us(num_rows: int, automata: DeviceAutomata, tables: VocabularyTables) -> float:
-    """Rows inside a string, so that any number of steps of the letter a may follow one another."""
-    automaton = compile_grammar(PLACES["deep string"][0])
-    cursor = automaton.walker.advance(automaton.walker.start, PLACES["deep string"][1].encode())
-    index = automata.acquire(automaton)
-    assert cursor is not None
+def _commit_us(num_rows: int, vocab_size: int) -> float:
     records = new_records(num_rows)
-    records["is_active"] = records["has_text"] = 1
-    records["remaining"], records["drawn"] = 2**30, 1 + ord("a")
-    for row in range(num_rows):
-        put_place(records, row, index, cursor)
+    records["is_active"] = 1
+    records["remaining"], records["drawn"] = 2**30, 1
     rows, row_ids = Rows.allocate(num_rows, 1, DEVICE), torch.arange(num_rows, dtype=torch.int32, device=DEVICE)
     rows.words.copy_(words_of(records))
-    ring, adjustments = Ring.allocate(8, num_rows, DEVICE), Adjustments.allocate(1, tables.size, DEVICE)
+    ring, adjustments = Ring.allocate(8, num_rows, DEVICE), Adjustments.allocate(1, vocab_size, DEVICE)
     us = median_us([lambda: commit_step_(row_ids, rows, ring, adjustments)])
     assert bool(rows.column("is_active").all())
     return us

@@ -16,8 +16,8 @@ from sgrun_kernels.decode_splits import block_tokens, common_splits, dealt_split
 
 ENOUGH_ROW_HEADS = 256  # rows times key/value heads that keep an H100 or H200 busy with a program for each
 SHARED_PROGRAMS = 1024  # programs to aim at where there are fewer
-MANY_ROW_HEADS = 1024  # so many that long rows are hidden behind others,
-PROGRAM_LEN = 8192  # if they are no longer than this
+MANY_ROW_HEADS = 1024  # so many that a row of up to PROGRAM_LEN tokens is hidden behind others
+PROGRAM_LEN = 8192
 EXTRA_PROGRAMS = 512  # at most, beside one for each row and key/value head
 BUNDLE_HEADS = 16  # query heads of a bundle at most: as many as one tensor-core operation takes
 

@@ -52,12 +52,8 @@ class Detokenizer:
         assert self.matched is None, f"token {token_id} pushed after the stop string {self.matched!r}"
         data = self._token_bytes[token_id] if token_id < len(self._token_bytes) else None
         self._num_tokens += 1
-        text = self._decoder.decode(data) if data else ""
-        if not self._stops:  # nothing is held back, and nothing cut off
-            self._final.append(text)
-            return text
-        final = self._advance(text) if data else ""
-        if not self._decoder.getstate()[0]:
+        final = self._advance(self._decoder.decode(data)) if data else ""
+        if self._stops and not self._decoder.getstate()[0]:
             self._borders.append((self._num_tokens, self._decoded_len))
         return final
 
@@ -65,15 +61,14 @@ class Detokenizer:
         """Ends the generation; returns the rest of the text, which may still complete a stop string with U+FFFD."""
         if self.matched is not None:
             return ""
-        text = self._decoder.decode(b"", final=True)
-        if not self._stops:
-            self._final.append(text)
-            return text
-        final = self._advance(text)
+        final = self._advance(self._decoder.decode(b"", final=True))
         return final if self.matched is not None else final + self._release(len(self._held))
 
     def _advance(self, text: str) -> str:
         """Takes decoded text; returns what became final."""
+        if not self._stops:  # nothing is held back, and nothing cut off
+            self._final.append(text)
+            return text
         start_len = self._decoded_len
         self._decoded.append(text)
         self._decoded_len += len(text)

@@ -7,7 +7,9 @@ launches stay. Steps are padded to sizes that are captured when they come for th
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +70,8 @@ class PieceGraphs:
         if size in self._pieces and self._stream is not None:
             hidden = self._replay(inputs, size)
         else:
-            self._pieces[size] = None
             hidden = self._run(inputs, size)
+            self._pieces[size] = None
         return self._decoder.logits(hidden, inputs.logits_rows)
 
     def _run(self, inputs: ForwardInputs, size: int) -> Hidden:
@@ -97,31 +99,34 @@ class PieceGraphs:
 
     def _capture(self, size: int) -> _Pieces:
         """Memory that a piece is done with serves the next ones: they are replayed in the order of their capture."""
-        decoder, graphs = self._decoder, []
+        decoder = self._decoder
+        graphs: list[torch.cuda.CUDAGraph] = []
         with torch.cuda.stream(self._stream):
-            graph = self._begin()
-            between = self._start(size)
-            for layer in range(decoder.config.num_layers):
+            with self._capturing(graphs):
+                between = self._start(size)
                 self._q[:size] = between.q
-                graphs.append(self._end(graph))
-                graph = self._begin()
-                between = decoder.go_on(layer, between, self._attended[:size], self._kv)
-            graphs.append(self._end(graph))
+            for layer in range(decoder.config.num_layers):
+                with self._capturing(graphs):
+                    between = decoder.go_on(layer, between, self._attended[:size], self._kv)
+                    if layer < decoder.config.num_layers - 1:
+                        self._q[:size] = between.q
         return _Pieces(graphs, between)
 
     def _start(self, size: int) -> Between:
         token_ids, positions, slots = self._tokens[:, :size]
         return self._decoder.start(token_ids, positions, slots, self._kv)
 
-    def _begin(self) -> torch.cuda.CUDAGraph:
+    @contextlib.contextmanager
+    def _capturing(self, graphs: list[torch.cuda.CUDAGraph]) -> Iterator[None]:
+        """Captures one more of `graphs`. A capture that fails ends too: nothing could be launched while it is open."""
         graph = torch.cuda.CUDAGraph()
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-        return graph
-
-    def _end(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.CUDAGraph:
-        graph.capture_end()
+        try:
+            yield
+        finally:
+            graph.capture_end()
         self._pool = graph.pool()
-        return graph
+        graphs.append(graph)
 
 
 def _layer_weights(decoder: Decoder) -> int:
