@@ -14,7 +14,8 @@ from sgrun.grammar.walk import Cursor
 
 
 class Matcher:
-    """Where one generation stands in its constraint. The place is opaque: callers ask, accept and roll back.
+    """Where one generation stands in its constraint. The place is opaque: callers ask and accept; the way back
+    is a copy made before.
 
     An end token (one of `end_token_ids`) is allowed exactly where the text so far is a complete match; once it is
     accepted, nothing can follow.
@@ -22,11 +23,12 @@ class Matcher:
 
     def __init__(self, automaton: Automaton, vocabulary: Vocabulary, end_token_ids: Collection[int]) -> None:
         self._automaton = automaton
+        self._walker = automaton.walker
         self._vocabulary = vocabulary
         self._end_token_ids = frozenset(end_token_ids)
         self._end_mask = _mask_of(self._end_token_ids, vocabulary.num_words)
         self._do_ends_have_bytes = any(vocabulary.token(token_id) for token_id in self._end_token_ids)
-        self._cursors: list[Cursor | None] = [automaton.walker.start]  # None: after an end token
+        self._cursor: Cursor | None = automaton.walker.start  # None: after an end token
 
     def bitmask(self) -> Bitmask:
         """The tokens that may come next, end tokens included: [num_words] int32, not to be written to."""
@@ -39,25 +41,25 @@ class Matcher:
 
     def accept(self, token_id: int) -> bool:
         """Moves over one token; returns False, and stays where it is, if the constraint does not allow it."""
-        cursor = self._cursors[-1]
+        cursor = self._cursor
         if token_id in self._end_token_ids:
             if not self.is_accepting():
                 return False
-            self._cursors.append(None)
+            self._cursor = None
             return True
         data = self._vocabulary.token(token_id)
         if not data or cursor is None:
             return False
-        after = self._automaton.walker.advance(cursor, data)
+        after = self._walker.advance(cursor, data)
         if after is None:
             return False
-        self._cursors.append(after)
+        self._cursor = after
         return True
 
     def is_accepting(self) -> bool:
         """Whether the text so far is a complete match (and no end token has been accepted)."""
-        cursor = self._cursors[-1]
-        return cursor is not None and self._automaton.walker.is_accepting(cursor)
+        cursor = self._cursor
+        return cursor is not None and self._walker.is_accepting(cursor)
 
     @property
     def automaton(self) -> Automaton:
@@ -66,25 +68,24 @@ class Matcher:
     @property
     def cursor(self) -> Cursor:
         """The place in the automaton. No end token may have been accepted."""
-        cursor = self._cursors[-1]
-        assert cursor is not None
-        return cursor
+        assert self._cursor is not None
+        return self._cursor
 
     @property
     def is_finished(self) -> bool:
         """Whether the text so far is a complete match and no text can follow."""
-        return self._cursors[-1] is None or (self.is_accepting() and not self._text_mask().any())
+        cursor = self._cursor
+        return cursor is None or (self._walker.is_accepting(cursor) and not self._can_go_on(cursor))
 
     @property
     def is_dead_end(self) -> bool:
         """Whether the text so far is no complete match and no token of the vocabulary continues it."""
-        return self._cursors[-1] is not None and not self.is_accepting() and not self.bitmask().any()
+        return self._cursor is not None and not self.is_accepting() and not self.bitmask().any()
 
     def forced_bytes(self) -> bytes:
         """The longest text that every continuation begins with: empty where the text so far may end, or go on in
         more than one way."""
-        cursor = self._cursors[-1]
-        return b"" if cursor is None else self._automaton.walker.forced_bytes(cursor)
+        return b"" if self._cursor is None else self._walker.forced_bytes(self._cursor)
 
     def forced_tokens(self, encode: Callable[[str], list[int]]) -> list[int]:
         """Tokens that may be appended without asking the model: of the forced bytes, as `encode` spells them, those
@@ -104,22 +105,27 @@ class Matcher:
                 break
         return tokens[:num_safe]
 
-    def rollback(self, num_tokens: int) -> None:
-        """Takes back the last `num_tokens` accepted tokens."""
-        assert 0 <= num_tokens < len(self._cursors), (num_tokens, len(self._cursors) - 1)
-        del self._cursors[len(self._cursors) - num_tokens :]
-
     def copy(self) -> Matcher:
-        """A cursor at the same place that moves on its own."""
+        """A matcher at the same place that moves on its own."""
         twin = Matcher(self._automaton, self._vocabulary, self._end_token_ids)
-        twin._cursors = self._cursors.copy()
+        twin._cursor = self._cursor
         return twin
 
     def _text_mask(self) -> Bitmask:
-        cursor = self._cursors[-1]
-        if cursor is None:
+        if self._cursor is None:
             return np.zeros(self._vocabulary.num_words, dtype=np.int32)
-        return self._vocabulary.masks.get(self._automaton, cursor)
+        return self._vocabulary.masks.get(self._automaton, self._cursor)
+
+    def _can_go_on(self, cursor: Cursor) -> bool:
+        """Whether the text of some token may follow. The mask, which takes milliseconds where it is not kept, is asked
+        only if a byte may follow, but none that is a token by itself."""
+        is_dead = True
+        columns = self._vocabulary.single_bytes.translate(self._walker.classes)
+        for column, _ in self._walker.following(cursor):
+            if column in columns:
+                return True
+            is_dead = False
+        return not is_dead and bool(self._text_mask().any())
 
 
 def _mask_of(token_ids: frozenset[int], num_words: int) -> Bitmask:

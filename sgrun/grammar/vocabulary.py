@@ -70,6 +70,11 @@ class Vocabulary:
         return self._pieces[token_id]
 
     @cached_property
+    def single_bytes(self) -> bytes:
+        """The bytes that are a token by themselves."""
+        return np.unique(self.flat[self.offsets[:-1][np.diff(self.offsets) == 1]]).tobytes()
+
+    @cached_property
     def trie(self) -> Trie:
         """All tokens that have bytes."""
         return build_trie(self._pieces, np.flatnonzero(np.diff(self.offsets)).tolist())

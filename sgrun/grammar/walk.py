@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,8 @@ class Cursor(NamedTuple):
 
 
 class Walker:
-    """The tables of one automaton as Python reads them fastest. Nothing changes after construction."""
+    """The tables of one automaton as Python reads them fastest. Nothing changes after construction, but
+    that loops are added as they are met."""
 
     def __init__(self, automaton: Automaton) -> None:
         self.start = Cursor(automaton.start)
@@ -46,14 +47,17 @@ class Walker:
         self.entries = automaton.table.reshape(-1).data
         self.sites = automaton.sites.tolist()
         self.counts = automaton.counts.tolist()
+        self._loops = _Loops(automaton)
 
     def advance(self, cursor: Cursor, data: bytes) -> Cursor | None:
-        """Where `data` leads; None if the automaton refuses it."""
-        return self._walk(cursor, data.translate(self.classes))
+        """Where `data` leads, `cursor` itself if it stays there; None if the automaton refuses it."""
+        rest = data.lstrip(self._loops[cursor.state])
+        return self._walk(cursor, rest.translate(self.classes)) if rest else cursor
 
     def is_accepting(self, cursor: Cursor) -> bool:
         """Whether the text so far is complete."""
-        return self._walk(cursor, (self.width - 1,)) is not None
+        end = self.width - 1
+        return self.entries[cursor.state * self.width + end] != DEAD and self._walk(cursor, (end,)) is not None
 
     def forced_bytes(self, cursor: Cursor) -> bytes:
         """What every completion goes on with, up to `MAX_FORCED_LEN` bytes; empty where the text may end."""
@@ -66,14 +70,17 @@ class Walker:
             forced.append(byte)
         return bytes(forced)
 
+    def following(self, cursor: Cursor) -> Iterator[tuple[int, Cursor]]:
+        """The classes of the bytes that may follow, and where each leads."""
+        row = self.entries[cursor.state * self.width : (cursor.state + 1) * self.width - 1]
+        for column, entry in enumerate(row):
+            if entry != DEAD and (after := self._walk(cursor, (column,))) is not None:
+                yield column, after
+
     def _only_byte(self, cursor: Cursor) -> tuple[int, Cursor] | None:
         """The byte that may follow and where it leads; None unless there is exactly one."""
         found: tuple[int, Cursor] | None = None
-        row = self.entries[cursor.state * self.width : (cursor.state + 1) * self.width - 1]
-        for column, entry in enumerate(row):
-            after = None if entry == DEAD else self._walk(cursor, (column,))
-            if after is None:
-                continue
+        for column, after in self.following(cursor):
             if found is not None or self.classes.count(column) > 1:
                 return None
             found = self.classes.index(column), after
@@ -114,6 +121,20 @@ class Walker:
                 else:
                     return None
         return Cursor(state, counter, stack) if state != DEAD else None
+
+
+class _Loops(dict[int, bytes]):
+    """The bytes that leave a state where it is, of the states that have been asked for. Most of a text is such bytes:
+    whitespace, strings, digits."""
+
+    def __init__(self, automaton: Automaton) -> None:
+        super().__init__()
+        self._classes, self._table = automaton.byte_classes, automaton.table
+
+    def __missing__(self, state: int) -> bytes:
+        entries = self._table[state][self._classes]  # [256]
+        loops = self[state] = np.flatnonzero(entries == (MOVE | state << OP_BITS)).astype(np.uint8).tobytes()
+        return loops
 
 
 class Thresholds:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import gc
 import re
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata
@@ -21,6 +21,13 @@ PIECES: list[bytes | None] = [
     "日本".encode(), b"\xc3", b"\xa9", b"\xe6\x97", b"\xa5", b"a\xc3", b"\xf0\x9d", b"\x84\x9e", b"\xff", None,
     b"a" * 20, b"\\", b'\\"', b"n", b"u00e9", b"true", b"tr", b"ue", b",", b", ", b":", b"x",
 ]  # fmt: skip
+
+
+VOCABULARIES: list[list[bytes | None]] = [
+    [None, b"a", b"b", b"c", b"ab", b"ccc", b"bab", None],
+    [None, b"b", b"ab", b"ca", b"acc"],
+    [None, b"ab", b"ba", b"cc", b"bac"],
+]
 
 
 def _bits(mask: np.ndarray) -> list[int]:
@@ -77,21 +84,35 @@ def test_dead_end_is_incomplete_text_that_no_token_continues() -> None:
     assert not matcher.bitmask().any()
 
 
-def test_rollback_returns_to_the_earlier_masks() -> None:
-    matcher = _matcher("(?:ab)+1")
-    masks = [matcher.bitmask().copy()]
-    for piece in (b"ab", b"a", b"b", b"1"):
-        assert matcher.accept(_id(piece))
-        masks.append(matcher.bitmask().copy())
-    assert matcher.accept(END)
-    matcher.rollback(1)
-    assert matcher.is_accepting()
-    for mask in reversed(masks[:-1]):
-        matcher.rollback(1)
-        assert (matcher.bitmask() == mask).all()
-    matcher.rollback(0)
-    with pytest.raises(AssertionError):
-        matcher.rollback(1)
+def test_finished_asks_for_no_mask_where_a_single_byte_may_follow() -> None:
+    vocabulary = Vocabulary(PIECES)
+    matcher = compile_grammar(RegexSpec("a[ab]*")).matcher(vocabulary, ())
+    matcher.accept(_id(b"a"))
+    assert not matcher.is_finished and vocabulary.masks.size_bytes == 0
+    ended = compile_grammar(RegexSpec("a")).matcher(vocabulary, ())
+    ended.accept(_id(b"a"))
+    assert ended.is_finished and vocabulary.masks.size_bytes == 0
+
+
+def test_accepted_tokens_leave_nothing_to_the_garbage_collector() -> None:
+    matcher = _matcher("(?:[ab]{3}1)+")
+    tokens = [_id(piece) for piece in (b"aba", b"1", b"ab", b"a", b"1")]
+    gc.disable()
+    try:
+        before = gc.get_count()[0]
+        for token_id in tokens * 200:
+            assert matcher.accept(token_id) and matcher.is_finished is False
+        assert gc.get_count()[0] - before < 50
+    finally:
+        gc.enable()
+
+
+def test_token_that_moves_nothing_leaves_the_same_cursor() -> None:
+    matcher = _matcher("a[ab]*1")
+    matcher.accept(_id(b"a"))
+    cursor = matcher.cursor
+    assert matcher.accept(_id(b"aba")) and matcher.cursor is cursor
+    assert matcher.accept(_id(b"1")) and matcher.cursor != cursor
 
 
 def test_copy_moves_on_its_own() -> None:
@@ -100,8 +121,9 @@ def test_copy_moves_on_its_own() -> None:
     twin = matcher.copy()
     assert twin.accept(_id(b"b")) and twin.is_finished
     assert not matcher.is_finished and matcher.accept(_id(b"a"))
-    twin.rollback(2)
-    assert _bits(twin.bitmask()) == _bits(_matcher("a+b").bitmask())
+    ended = matcher.copy()
+    assert not ended.accept(END) and ended.accept(_id(b"b")) and ended.accept(END)
+    assert ended.copy().is_finished and not matcher.is_finished
 
 
 def test_token_split_inside_a_character_is_followed() -> None:
@@ -152,12 +174,12 @@ def test_forced_tokens_leave_what_a_longer_token_could_spell() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(automata(), st.data())
-def test_random_walks_agree_with_a_list_of_texts(automaton: Automaton, data: st.DataObject) -> None:
-    pieces: list[bytes | None] = [None, b"a", b"b", b"c", b"ab", b"ccc", b"bab", None]
-    matchers = [(automaton.matcher(Vocabulary(pieces), (0,)), [[b""]])]  # with the text after each accepted token
+def test_random_walks_agree_with_their_texts(automaton: Automaton, data: st.DataObject) -> None:
+    pieces = data.draw(st.sampled_from(VOCABULARIES))
+    matchers = [(automaton.matcher(Vocabulary(pieces), (0,)), b"", False)]  # with the text, and whether it has ended
     for _ in range(15):
-        matcher, texts = data.draw(st.sampled_from(matchers))
-        text, is_ended = texts[-1][0], len(texts[-1]) > 1
+        number = data.draw(st.integers(0, len(matchers) - 1))
+        matcher, text, is_ended = matchers[number]
         is_complete = not is_ended and automaton.accepts(text)
         followers = [
             i for i, piece in enumerate(pieces)
@@ -167,16 +189,10 @@ def test_random_walks_agree_with_a_list_of_texts(automaton: Automaton, data: st.
         assert matcher.is_accepting() == is_complete
         assert matcher.is_finished == (is_ended or (is_complete and not followers))
         assert matcher.is_dead_end == (not is_ended and not is_complete and not followers)
-        match data.draw(st.sampled_from(["accept", "accept", "accept", "rollback", "copy"])):
-            case "accept":
-                token_id = data.draw(st.integers(0, len(pieces) - 1))
-                is_allowed = token_id in followers or (token_id == 0 and is_complete)
-                assert matcher.accept(token_id) == is_allowed
-                if is_allowed:
-                    texts.append([text + (pieces[token_id] or b"")] + [b"end"] * (token_id == 0))
-            case "rollback":
-                count = data.draw(st.integers(0, len(texts) - 1))
-                matcher.rollback(count)
-                del texts[len(texts) - count :]
-            case "copy":
-                matchers.append((matcher.copy(), list(texts)))
+        if data.draw(st.integers(0, 3)) == 0:
+            matchers.append((matcher.copy(), text, is_ended))
+        token_id = data.draw(st.integers(0, len(pieces) - 1))
+        is_allowed = token_id in followers or (token_id == 0 and is_complete)
+        assert matcher.accept(token_id) == is_allowed
+        if is_allowed:
+            matchers[number] = matcher, text + (pieces[token_id] or b""), token_id == 0
