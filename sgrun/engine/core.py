@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -50,7 +51,7 @@ from sgrun.errors import (
 )
 from sgrun.grammar.compiler import GrammarCompiler
 from sgrun.grammar.vocabulary import Vocabulary
-from sgrun.types import Completion, GenerationResult, GrammarSpec
+from sgrun.types import GenerationResult, GrammarSpec
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class EngineCore:
         self.compiler = GrammarCompiler()
         self.sequences: dict[int, Sequence] = {}
         self._to_advance: dict[int, Sequence] = {}
+        self._ended: deque[tuple[Row, SampleTask, Ending]] = deque()  # in the step that is committed
         self._num_tasks = 0
         self._num_steps = 0
         self._num_failures = 0
@@ -276,7 +278,8 @@ class EngineCore:
             if row.is_current and isinstance(row.task, ScoreTask) and row.task.num_computed == len(row.task.tokens):
                 self._finish_score(row.task)
         for row, task, sampled in result.sampled:
-            self._guard(row, partial(self._commit_sample, task, sampled))
+            self._guard(row, partial(self._commit_sample, row, task, sampled))
+        self._finish_ended()
 
     def _count(self, row: Row) -> None:
         task = row.task
@@ -296,6 +299,7 @@ class EngineCore:
         try:
             commit()
         except Exception as error:  # noqa: BLE001 - the engine's border: one row fails its own sequence
+            self._finish_ended()  # they may share what is discarded
             self._fail(row.task.seq, error, discard=isinstance(error, NonFiniteLogitsError))
 
     def _finish_score(self, task: ScoreTask) -> None:
@@ -305,13 +309,19 @@ class EngineCore:
         if task.scoring.num_pending == 0:
             self._finish_scoring(task.scoring, task.seq)
 
-    def _commit_sample(self, task: SampleTask, sampled: Sampled) -> None:
+    def _commit_sample(self, row: Row, task: SampleTask, sampled: Sampled) -> None:
         text, ending = task.take(sampled)
         task.timing.first_sampled = task.timing.first_sampled or time.monotonic()
         if task.generation.op.wants_chunks and (text or (ending is not None and task.params.logprobs)):
             self.emit(Progress(task.generation.op.op_id, task.chunk(text)))
         if ending is not None:
-            self._finish_sample(task, ending)
+            self._ended.append((row, task, ending))
+
+    def _finish_ended(self) -> None:
+        """Finishes the samples that have ended: behind the tokens of all other rows, which need not wait for it."""
+        while self._ended:
+            row, task, ending = self._ended.popleft()
+            self._guard(row, partial(self._finish_sample, task, ending))
 
     def _finish_sample(self, task: SampleTask, ending: Ending) -> None:
         kept, num_sampled = task.kept_tokens()
@@ -319,14 +329,7 @@ class EngineCore:
         self.cache.publish(task.lease, kept, min(task.num_computed, num_sampled))
         self._end_task(task, task.lease)
         generation, seq = task.generation, task.seq
-        generation.completions[task.index] = Completion(
-            text=task.detokenizer.text,
-            token_ids=tuple(kept[task.prompt_len :]),
-            finish_reason=ending.reason,
-            stop_reason=ending.stop_reason,
-            logprobs=tuple(task.logprobs),
-            completion_tokens=ending.num_sampled,
-        )
+        generation.completions[task.index] = task.completion(kept, ending)
         if len(generation.completions) == generation.op.params.n:
             completions = tuple(generation.completions[index] for index in range(generation.op.params.n))
             seq.token_ids += completions[0].token_ids

@@ -125,6 +125,17 @@ class SampleTask(Task):
         tail = self.detokenizer.tail_text
         return kept + (self.tokenizer.encode_text(tail) if tail else []), len(kept)
 
+    def completion(self, kept: list[int], ending: Ending) -> Completion:
+        """What the sample has come to, `kept` being its `kept_tokens`."""
+        return Completion(
+            text=self.detokenizer.text,
+            token_ids=tuple(kept[self.prompt_len :]),
+            finish_reason=ending.reason,
+            stop_reason=ending.stop_reason,
+            logprobs=tuple(self.logprobs),
+            completion_tokens=ending.num_sampled,
+        )
+
     def _checked(self, sampled: Sampled) -> int:
         if sampled.token_id == NOT_FINITE:
             raise NonFiniteLogitsError(f"the model gave NaN or infinite logits after {len(self.tokens)} tokens")

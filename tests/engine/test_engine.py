@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,8 +19,10 @@ import torch
 
 from sgrun.engine.client import Engine
 from sgrun.engine.generation import SampleTask
+from sgrun.engine.sampler import NOT_FINITE, Sampled
 from sgrun.engine.scheduler import Row
 from sgrun.engine.scoring import ScoreTask
+from sgrun.engine.steps import StepResult
 from sgrun.errors import (
     AbortedError,
     ContextLengthError,
@@ -290,6 +293,23 @@ def test_min_tokens_puts_off_the_stop_token(tiny_engine: Engine) -> None:
 def test_bias_chooses_and_excludes_tokens(tiny_engine: Engine) -> None:
     params = SamplingParams(max_tokens=3, temperature=0.0, logit_bias={77: 100.0})
     assert generate(tiny_engine, random_ids(0, 5), params) == (77, 77, 77)
+
+
+def test_tokens_of_other_rows_do_not_wait_for_a_sample_to_be_finished(tiny_engine: Engine) -> None:
+    events: list[str] = []
+
+    def start(name: str, max_tokens: int) -> Future[GenerationResult]:
+        params = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True, logprobs=True)
+        seq_id = open_with(tiny_engine, random_ids(1, 9))
+        future = tiny_engine.generate(seq_id, params, on_chunk=lambda chunk: events.extend(name * len(chunk.token_ids)))
+        future.add_done_callback(lambda _: events.append(f"end of {name}"))
+        return future
+
+    for future in [start("a", 40), start("b", 80)]:
+        future.result(timeout=60)
+    end = events.index("end of a")
+    assert events[:end].count("a") == 40 and events[end + 1 :].count("b") > 30
+    assert events[end - 1] == "b"
 
 
 def test_end_token_ends_the_generation(tiny_engine: Engine) -> None:
@@ -584,3 +604,33 @@ def test_sequences_that_shared_discarded_pages_compute_them_again(tiny_engine: E
     bad, good = tiny_engine.generate(bad_id, GREEDY), tiny_engine.generate(good_id, GREEDY)
     assert isinstance(bad.exception(timeout=60), NonFiniteLogitsError)
     assert ids_of(good) == expected
+
+
+def test_sample_that_ends_before_pages_that_it_shares_are_discarded_stays_finished(tiny_engine: Engine) -> None:
+    """In one step the first row takes its last token, and the second, whose prompt it shares, fails."""
+    prefix = random_ids(0, 40)
+    expected = generate(tiny_engine, [*prefix, 9])
+    tiny_engine.flush_cache()
+    steps = tiny_engine._core.steps
+    collect, num_hits = steps.collect, 0
+
+    def collect_and_spoil() -> StepResult:
+        nonlocal num_hits
+        result = collect()
+        ends = [task.seq.priority and task.num_outputs == len(expected) - 1 for _, task, _ in result.sampled]
+        if ends == [True, False]:
+            num_hits += 1
+            row, task, _ = result.sampled[1]
+            result.sampled[1] = row, task, Sampled(NOT_FINITE)
+        return result
+
+    steps.collect = collect_and_spoil  # type: ignore[method-assign]
+    has_begun = threading.Event()
+    long = SamplingParams(max_tokens=200, temperature=0.0, ignore_eos=True)
+    bad = tiny_engine.generate(open_with(tiny_engine, [*prefix, 8]), long, on_chunk=lambda _: has_begun.set())
+    assert has_begun.wait(timeout=60)
+    good = tiny_engine.generate(open_with(tiny_engine, [*prefix, 9], priority=1), GREEDY)
+    assert ids_of(good) == expected
+    assert isinstance(bad.exception(timeout=60), NonFiniteLogitsError) and num_hits == 1
+    again = tiny_engine.generate(open_with(tiny_engine, [*prefix, 9]), GREEDY).result(timeout=60)
+    assert (again.stats.cached_tokens, again.completions[0].token_ids) == (0, expected)
