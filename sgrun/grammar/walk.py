@@ -132,8 +132,10 @@ class _Loops(dict[int, bytes]):
         self._classes, self._table = automaton.byte_classes, automaton.table
 
     def __missing__(self, state: int) -> bytes:
-        entries = self._table[state][self._classes]  # [256]
-        loops = self[state] = np.flatnonzero(entries == (MOVE | state << OP_BITS)).astype(np.uint8).tobytes()
+        row, loop, loops = self._table[state], MOVE | state << OP_BITS, b""
+        if loop in row.tolist():  # most have none
+            loops = np.flatnonzero(row[self._classes] == loop).astype(np.uint8).tobytes()
+        self[state] = loops
         return loops
 
 
