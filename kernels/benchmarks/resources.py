@@ -24,6 +24,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from sgrun_kernels import automaton, sampling, step, triton_ops
+from sgrun_kernels.bitmask_cache import BitmaskCache
 from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
 from sgrun_kernels.tables import AutomatonArena, VocabularyTables
 from sgrun_kernels.workspace import SampleWorkspace, allocate_frames
@@ -152,12 +153,12 @@ def step_of_rows(dtype: torch.dtype, vocab_size: int, sizes: Sequence[int]) -> N
     vocabulary = VocabularyTables(
         torch.zeros((16, vocab_size), dtype=torch.uint8), torch.ones(vocab_size, dtype=torch.int16)
     )
-    masks = torch.zeros((max_rows, vocabulary.num_words), dtype=torch.int32)
+    cache = BitmaskCache.allocate(max_rows, vocabulary.num_words, cpu)
     workspace, frames = SampleWorkspace.allocate(max_rows, vocab_size, cpu), allocate_frames(cpu)
     for num_rows in sizes:
         row_ids, logits = all_ids[:num_rows], torch.empty((num_rows, vocab_size), dtype=dtype)
-        automaton.row_masks_(row_ids, rows, arena, vocabulary, masks, frames)
-        sampling.sample_(logits, row_ids, rows, masks, adjustments, workspace)
+        automaton.row_masks_(row_ids, rows, arena, vocabulary, cache, frames)
+        sampling.sample_(logits, row_ids, rows, cache.bits, adjustments, workspace)
         step.commit_step_(row_ids, rows, Ring.allocate(4, max_rows, cpu), adjustments)
         step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, 64, cpu), 16, 0)
 

@@ -58,7 +58,7 @@ class Sampler:
     def __init__(self, classes: list[str], num_rows: int, vocab_size: int) -> None:
         generator = np.random.default_rng(1)
         self.records: Records = new_records(num_rows)
-        self.records["is_active"], self.records["temperature"] = 1, 1.0
+        self.records["is_active"], self.records["temperature"], self.records["mask"] = 1, 1.0, np.arange(num_rows)
         self.records["seed"] = generator.integers(-(2**63), 2**63, num_rows)
         for number in range(num_rows):
             for field, value in CLASSES[classes[number % len(classes)]].items():

@@ -1,4 +1,5 @@
-"""Walks of tokens through automata in Triton: that of the token which a row drew, and the bitmask of its new place.
+"""Walks of tokens through automata in Triton: that of the token which a row drew, and the bitmask of its new place,
+unless it is kept from a place like it.
 
 A lane walks one token. Frames that it finds on its row's stack it reads there; frames that it pushes go to memory of
 its own, level by level: `low` is the least depth that the lane has been at, and what lies below `low` is the row's.
@@ -16,22 +17,30 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.bitmask_cache import BitmaskCache
+from sgrun_kernels.bitmask_lookup import describe, find, take
 from sgrun_kernels.fields import (
     ACCEPT,
     AUTOMATON,
     CALL,
     CAN_END,
     CLASSES,
+    CONSTRAINT,
     CONSUMING,
     COUNT,
     COUNTER,
     COUNTS,
     DEPTH,
-    HAS_MASK,
+    ENTRY_HAS_TEXT,
+    ENTRY_IS_ACCEPTING,
+    ENTRY_LEN,
+    ENTRY_LOW,
+    ENTRY_USED,
     HAS_TEXT,
     HEAD_LEN,
     IS_ACCEPTING,
     LEADER,
+    MASK,
     MAX_DEPTH,
     MOVE,
     NO_TOKEN,
@@ -48,6 +57,7 @@ from sgrun_kernels.fields import (
     TABLE,
     TABLE_WIDTH,
     UNWALKED,
+    WAYS,
 )
 from sgrun_kernels.rows import Rows, lanes_of
 from sgrun_kernels.tables import AutomatonArena, VocabularyTables
@@ -56,12 +66,18 @@ MASK_REGISTERS = 128  # of a thread: all programs are resident, and what is know
 
 
 def row_masks_(
-    row_ids: Tensor, rows: Rows, arena: AutomatonArena, vocabulary: VocabularyTables, masks: Tensor, frames: Tensor
+    row_ids: Tensor,
+    rows: Rows,
+    arena: AutomatonArena,
+    vocabulary: VocabularyTables,
+    cache: BitmaskCache,
+    frames: Tensor,
 ) -> None:
     """See the twin. At most as many programs run as `frames` has places for."""
     num_rows, block = len(row_ids), frames.shape[2]
     num_blocks = triton.cdiv(vocabulary.size, block)
-    assert masks.shape[1] == vocabulary.num_words, (masks.shape, vocabulary.num_words)
+    assert cache.bits.shape[1] == vocabulary.num_words, (cache.bits.shape, vocabulary.num_words)
+    assert len(cache.bits) >= cache.own_slot(len(rows.words)), (cache.bits.shape, cache.num_sets, rows.words.shape)
     assert frames.shape[1::2] == (MAX_DEPTH.value, 2), frames.shape
     assert vocabulary.token_bytes.numel() < 2**31, vocabulary.token_bytes.shape
     assert num_rows <= len(frames) * block, (num_rows, frames.shape)
@@ -73,17 +89,33 @@ def row_masks_(
         *tables,
         vocabulary.token_bytes,
         vocabulary.token_lens,
+        cache.entries,
+        cache.launch,
         vocabulary.size,
+        cache.num_sets,
         num_warps=1,
     )
-    _end_kernel[(num_rows,)](row_ids, rows.words, *tables, frames, num_rows, ROWS=lanes, num_warps=1)
+    _claim_kernel[(num_rows,)](
+        row_ids,
+        rows.words,
+        *tables,
+        cache.entries,
+        cache.launch,
+        frames,
+        num_rows,
+        cache.num_sets,
+        ROWS=lanes,
+        num_warps=1,
+    )
     _mask_kernel[(min(num_rows * num_blocks, len(frames)),)](
         row_ids,
         rows.words,
         *tables,
         vocabulary.token_bytes,
         vocabulary.token_lens,
-        masks,
+        cache.bits,
+        cache.entries,
+        cache.launch,
         frames,
         num_rows,
         num_blocks,
@@ -96,50 +128,89 @@ def row_masks_(
     )
 
 
-@triton.jit
-def _advance_kernel(row_ids, words, arena, arena_bytes, heads, token_bytes, token_lens, num_tokens):
-    """One program a row: moves its place over the token that is yet to be walked, which its bitmask allowed. The one
-    lane's frames are the row's."""
+@triton.jit(do_not_specialize=["num_sets"])
+def _advance_kernel(
+    row_ids, words, arena, arena_bytes, heads, token_bytes, token_lens, entries, launch, num_tokens, num_sets
+):
+    """One program a row: moves its place over the token that is yet to be walked, which its bitmask allowed, and looks
+    for the bitmask of the place. The one lane's frames are the row's."""
     row = words + tl.load(row_ids + tl.program_id(0)).to(tl.int64) * ROW_LEN
     automaton, token = tl.load(row + AUTOMATON), tl.load(row + UNWALKED)
-    if (automaton >= 0) & (token >= 0):
-        lane = tl.arange(0, 32)
-        lens = tl.where(lane == 0, tl.load(token_lens + token).to(tl.int32), 0)
-        own, head = row + STACK + lane * 0, heads + automaton * HEAD_LEN
-        old_state, old_counter, old_depth = tl.load(row + STATE), tl.load(row + COUNTER), tl.load(row + DEPTH)
-        state, counter, depth, low = walk(
-            token + lane * 0, lens, row, own, 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
-        )
-        is_walker = lane == 0
-        tl.store(row + STATE + lane, state, mask=is_walker)
-        tl.store(row + COUNTER + lane, counter, mask=is_walker)
-        tl.store(row + DEPTH + lane, depth, mask=is_walker)
-        is_same = (state == old_state) & (counter == old_counter) & (depth == old_depth) & (low == old_depth)
-        tl.store(row + HAS_MASK + lane, is_same.to(tl.int32), mask=is_walker)
-        tl.store(row + UNWALKED, NO_TOKEN)
+    if automaton >= 0:
+        head = heads + automaton * HEAD_LEN
+        if token >= 0:
+            lane = tl.arange(0, 32)
+            lens = tl.where(lane == 0, tl.load(token_lens + token).to(tl.int32), 0)
+            state, counter, depth, _ = walk(
+                token + lane * 0,
+                lens,
+                row,
+                row + STACK + lane * 0,
+                2,
+                arena,
+                arena_bytes,
+                head,
+                token_bytes,
+                num_tokens,
+                AT_END=False,
+            )
+            tl.store(row + STATE + lane, state, mask=lane == 0)
+            tl.store(row + COUNTER + lane, counter, mask=lane == 0)
+            tl.store(row + DEPTH + lane, depth, mask=lane == 0)
+            tl.store(row + UNWALKED, NO_TOKEN)
+            tl.debug_barrier()  # the other lanes read what this one has stored
+        slot = find(row, tl.load(head + CONSTRAINT), entries, num_sets)
+        tl.store(row + MASK, slot)
+        if slot >= 0:
+            entry = entries + slot * ENTRY_LEN
+            tl.store(entry + ENTRY_USED, tl.load(launch))
+            tl.store(row + LEADER, -1)
+            tl.store(row + IS_ACCEPTING, tl.load(entry + ENTRY_IS_ACCEPTING))
+            tl.store(row + HAS_TEXT, tl.load(entry + ENTRY_HAS_TEXT))
 
 
-@triton.jit(do_not_specialize=["num_rows"])
-def _end_kernel(row_ids, words, arena, arena_bytes, heads, frames, num_rows, ROWS: tl.constexpr):
-    """One program a row: whether the text so far is complete, and which row leads it to its bitmask."""
+@triton.jit(do_not_specialize=["num_rows", "num_sets"])
+def _claim_kernel(
+    row_ids,
+    words,
+    arena,
+    arena_bytes,
+    heads,
+    entries,
+    launch,
+    frames,
+    num_rows,
+    num_sets,
+    ROWS: tl.constexpr,
+):
+    """One program a row whose bitmask was not there: whether the text so far is complete, which row leads it to its
+    bitmask, and where that goes if it leads itself."""
     index = tl.program_id(0)
-    row = words + tl.load(row_ids + index).to(tl.int64) * ROW_LEN
+    row_id = tl.load(row_ids + index)
+    row = words + row_id.to(tl.int64) * ROW_LEN
     automaton = tl.load(row + AUTOMATON)
-    if (automaton >= 0) & (tl.load(row + HAS_MASK) == 0):
-        tl.store(row + LEADER, _leader(index, row, row_ids, words, num_rows, ROWS))
+    if (automaton >= 0) & (tl.load(row + MASK) < 0):
+        leader = _leader(index, row, row_ids, words, num_rows, ROWS)
+        tl.store(row + LEADER, leader)
         lane = tl.arange(0, 32)
         own = frames + tl.program_id(0) * MAX_DEPTH * 2 + lane * 0
         lens = (lane == 0).to(tl.int32)
         head = heads + automaton * HEAD_LEN
-        state, _, _, _ = walk(lane, lens, row, own, 2, arena, arena_bytes, head, arena_bytes, 0, AT_END=True)
-        tl.store(row + IS_ACCEPTING, tl.max((state != 0).to(tl.int32), 0))
+        state, _, _, low = walk(lane, lens, row, own, 2, arena, arena_bytes, head, arena_bytes, 0, AT_END=True)
+        is_accepting = tl.max((state != 0).to(tl.int32), 0)
+        tl.store(row + IS_ACCEPTING, is_accepting)
         tl.store(row + HAS_TEXT, 0)
+        if leader == index:
+            constraint = tl.load(head + CONSTRAINT)
+            own_slot = num_sets * WAYS + row_id
+            slot = take(row, constraint, own_slot, entries, tl.load(launch), num_sets)
+            describe(row, constraint, tl.min(low, 0), is_accepting, entries + slot * ENTRY_LEN)
+            tl.store(row + MASK, slot)
 
 
 @triton.jit
 def _leader(index, row, row_ids, words, num_rows, ROWS: tl.constexpr):
-    """The first row at the same place of the same automaton, those first that have their bitmask; the row itself if
-    that one's stack is another."""
+    """The first row at the same place of the same automaton; the row itself if that one's stack is another."""
     other = tl.arange(0, ROWS)
     inside = other < num_rows
     records = words + tl.load(row_ids + other, mask=inside, other=0).to(tl.int64) * ROW_LEN
@@ -147,8 +218,7 @@ def _leader(index, row, row_ids, words, num_rows, ROWS: tl.constexpr):
     for field in tl.static_range(5):
         word = (AUTOMATON, STATE, COUNTER, DEPTH, CAN_END)[field]
         is_same = is_same & (tl.load(records + word, mask=inside, other=-1) == tl.load(row + word))
-    has_mask = tl.load(records + HAS_MASK, mask=inside, other=0) != 0
-    leader = tl.min(tl.where(is_same, tl.where(has_mask, other, other + ROWS), 2 * ROWS), 0) % ROWS
+    leader = tl.min(tl.where(is_same, other, ROWS), 0)
     frame = tl.arange(0, 2 * MAX_DEPTH)
     is_used = frame < 2 * tl.load(row + DEPTH)
     stack = tl.load(row + STACK + frame, mask=is_used, other=0)
@@ -166,7 +236,9 @@ def _mask_kernel(
     heads,
     token_bytes,
     token_lens,
-    masks,
+    bits,
+    entries,
+    launch,
     frames,
     num_rows,
     num_blocks,
@@ -175,53 +247,50 @@ def _mask_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program after the other takes a block of tokens: of a row that leads others, which all get its bits, or of
-    one whose leader has its bitmask, to copy."""
+    """One program after the other walks a block of tokens of a row that leads others or itself."""
     lane, index = tl.arange(0, BLOCK), tl.arange(0, ROWS)
     own = frames + tl.program_id(0).to(tl.int64) * MAX_DEPTH * BLOCK * 2 + lane * 2
     inside = index < num_rows
-    row_id = tl.load(row_ids + index, mask=inside, other=0).to(tl.int64)
-    records = words + row_id * ROW_LEN
-    is_wanting = tl.load(records + AUTOMATON, mask=inside, other=-1) >= 0
-    is_wanting = is_wanting & (tl.load(records + HAS_MASK, mask=inside, other=1) == 0)
-    leader = tl.load(records + LEADER, mask=is_wanting, other=-1)
-    leader_id = tl.load(row_ids + leader, mask=is_wanting, other=0).to(tl.int64)
-    is_copy = tl.load(words + leader_id * ROW_LEN + HAS_MASK, mask=is_wanting, other=0) != 0
-    rank = tl.cumsum((is_wanting & (is_copy | (leader == index))).to(tl.int32), 0)
+    records = words + tl.load(row_ids + index, mask=inside, other=0).to(tl.int64) * ROW_LEN
+    is_constrained = tl.load(records + AUTOMATON, mask=inside, other=-1) >= 0
+    leader = tl.load(records + LEADER, mask=is_constrained, other=-1)
+    rank = tl.cumsum((leader == index).to(tl.int32), 0)
     num_items = tl.max(rank, 0)
     for item in range(tl.program_id(0), num_items * num_blocks, tl.num_programs(0)):
         block = item // num_items
         chosen = tl.min(tl.where(rank == item % num_items + 1, index, ROWS), 0)
         row = words + tl.load(row_ids + chosen).to(tl.int64) * ROW_LEN
+        slot = tl.load(row + MASK)
+        token = block * BLOCK + lane
+        lens = tl.load(token_lens + token, mask=token < num_tokens, other=0).to(tl.int32)
+        head = heads + tl.load(row + AUTOMATON) * HEAD_LEN
+        state, _, _, low = walk(
+            token, lens, row, own, BLOCK * 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
+        )
+        allowed = (state != 0).to(tl.int32)
+        # Several programs may store these, the same values.
+        entry = entries + slot * ENTRY_LEN
+        if tl.max(allowed, 0) > 0:
+            tl.store(entry + ENTRY_HAS_TEXT, 1)
+            tl.store(records + HAS_TEXT, 1, mask=leader == chosen)
+        if block == 0:
+            tl.store(records + MASK, slot, mask=leader == chosen)
+        lowest = tl.min(low, 0)
+        if lowest < tl.load(entry + ENTRY_LOW):
+            tl.atomic_min(entry + ENTRY_LOW, lowest, sem="relaxed")
+        allowed |= (lens < 0).to(tl.int32) & tl.load(row + IS_ACCEPTING) & tl.load(row + CAN_END)
+        found = tl.sum(tl.reshape(allowed, [BLOCK // 32, 32]) << tl.arange(0, 32)[None, :], 1)
         word = block * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
-        source = tl.load(row_ids + tl.load(row + LEADER)).to(tl.int64)
-        is_target = is_wanting & (leader == chosen) & (is_copy == 0)
-        if tl.load(words + source * ROW_LEN + HAS_MASK) != 0:
-            is_target = index == chosen
-            bits = tl.load(masks + source * num_words + word, mask=word < num_words, other=0)
-            has_text = tl.load(words + source * ROW_LEN + HAS_TEXT)
-        else:
-            token = block * BLOCK + lane
-            lens = tl.load(token_lens + token, mask=token < num_tokens, other=0).to(tl.int32)
-            head = heads + tl.load(row + AUTOMATON) * HEAD_LEN
-            state, _, _, _ = walk(
-                token, lens, row, own, BLOCK * 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
-            )
-            allowed = (state != 0).to(tl.int32)
-            has_text = tl.max(allowed, 0)
-            allowed |= (lens < 0).to(tl.int32) & tl.load(row + IS_ACCEPTING) & tl.load(row + CAN_END)
-            bits = tl.sum(tl.reshape(allowed, [BLOCK // 32, 32]) << tl.arange(0, 32)[None, :], 1)
-        if has_text > 0:
-            tl.store(records + HAS_TEXT, 1, mask=is_target)  # by several programs, the same
-        places = masks + row_id[:, None] * num_words + word[None, :]
-        bits = tl.broadcast_to(bits[None, :], [ROWS, BLOCK // 32])
-        tl.store(places, bits, mask=is_target[:, None] & (word < num_words)[None, :])
+        tl.store(bits + slot.to(tl.int64) * num_words + word, found, mask=word < num_words)
+    if tl.program_id(0) == 0:
+        tl.store(launch, tl.load(launch) + 1)
 
 
 @triton.jit
 def walk(token, lens, row, own, own_stride, arena, arena_bytes, head, token_bytes, num_tokens, AT_END: tl.constexpr):
     """Where the first `lens` bytes of each `token` lead from the row's place: (state, counter, depth, the least
-    depth on the way), state 0 if they are refused or there are none. AT_END: where the end of the text leads.
+    depth on the way, 0 if there was no room for a frame), state 0 if they are refused or there are none. AT_END: where
+    the end of the text leads.
 
     `own` points at each lane's memory for frames, which has a frame every `own_stride` words.
     """
@@ -282,6 +351,6 @@ def _carry_out(entry, state, counter, depth, low, at, row, own, own_stride, aren
     following += tl.load(counts + argument * 3 + 1 + is_reached.to(tl.int32), mask=counts_up, other=0)
 
     counter = tl.where(pushes, 0, tl.where(pops, saved, tl.where(counts_up, number, counter)))
-    low = tl.where(pops, tl.minimum(low, top), low)
+    low = tl.where(pops, tl.minimum(low, top), tl.where((op == CALL) & (depth == MAX_DEPTH), 0, low))
     depth += pushes.to(tl.int32) - pops.to(tl.int32)
     return following, counter, depth, low, at

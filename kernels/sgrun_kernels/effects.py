@@ -10,6 +10,7 @@ from sgrun_kernels.fields import (
     AUTOMATON,
     BAN_UNTIL,
     FREQUENCY_PENALTY,
+    MASK,
     MAX_STOP_IDS,
     POSITION,
     PRESENCE_PENALTY,
@@ -25,8 +26,9 @@ def float_at(word):
 
 
 @triton.jit
-def effects_of(row, mask, seen, bias, vocab_size, mask_len):
-    """What `effective` has to know of a row whose bitmask is at `mask`, loaded ahead of its logits."""
+def effects_of(row, masks, seen, bias, vocab_size, mask_len):
+    """What `effective` has to know of a row, loaded ahead of its logits."""
+    mask = masks + tl.load(row + MASK).to(tl.int64) * mask_len
     is_banned = tl.load(row + POSITION) < tl.load(row + BAN_UNTIL)
     return row, mask, seen, bias, vocab_size, mask_len, tl.load(row + ADJUSTMENT), tl.load(row + AUTOMATON), is_banned
 

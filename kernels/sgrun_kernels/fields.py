@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import triton.language as tl
 
-from sgrun_kernels import rows, tables
+from sgrun_kernels import bitmask_cache, rows, tables
 
 
-def _word(name: str) -> tl.constexpr:
-    offset = rows.ROW.fields[name][1]  # type: ignore[index]
+def _word(name: str, record: np.dtype[np.void] = rows.ROW) -> tl.constexpr:
+    offset = record.fields[name][1]  # type: ignore[index]
     return tl.constexpr(offset // 4)
 
 
@@ -37,7 +38,7 @@ DEPTH = _word("depth")
 IS_ACCEPTING = _word("is_accepting")
 HAS_TEXT = _word("has_text")
 UNWALKED = _word("unwalked")
-HAS_MASK = _word("has_mask")
+MASK = _word("mask")
 LEADER = _word("leader")
 DRAWN = _word("drawn")
 DRAWN_LOGPROB = _word("drawn_logprob")
@@ -55,6 +56,19 @@ OUT_OF_TOKENS = tl.constexpr(rows.OUT_OF_TOKENS)
 FINISHED = tl.constexpr(rows.FINISHED)
 FAILED = tl.constexpr(rows.FAILED)
 
+ENTRY_LEN = tl.constexpr(bitmask_cache.ENTRY.itemsize // 4)
+ENTRY_CONSTRAINT = _word("constraint", bitmask_cache.ENTRY)
+ENTRY_CAN_END = _word("can_end", bitmask_cache.ENTRY)
+ENTRY_STATE = _word("state", bitmask_cache.ENTRY)
+ENTRY_COUNTER = _word("counter", bitmask_cache.ENTRY)
+ENTRY_DEPTH = _word("depth", bitmask_cache.ENTRY)
+ENTRY_LOW = _word("low", bitmask_cache.ENTRY)
+ENTRY_IS_ACCEPTING = _word("is_accepting", bitmask_cache.ENTRY)
+ENTRY_HAS_TEXT = _word("has_text", bitmask_cache.ENTRY)
+ENTRY_USED = _word("used", bitmask_cache.ENTRY)
+ENTRY_STACK = _word("stack", bitmask_cache.ENTRY)
+WAYS = tl.constexpr(bitmask_cache.WAYS)
+
 HEAD_LEN = tl.constexpr(tables.HEAD_LEN)
 CLASSES = tl.constexpr(tables.CLASSES)
 TABLE = tl.constexpr(tables.TABLE)
@@ -62,6 +76,7 @@ TABLE_WIDTH = tl.constexpr(tables.TABLE_WIDTH)
 SITES = tl.constexpr(tables.SITES)
 SITES_WIDTH = tl.constexpr(tables.SITES_WIDTH)
 COUNTS = tl.constexpr(tables.COUNTS)
+CONSTRAINT = tl.constexpr(tables.CONSTRAINT)
 OP_BITS = tl.constexpr(tables.OP_BITS)
 OP_MASK = tl.constexpr((1 << tables.OP_BITS) - 1)
 MOVE = tl.constexpr(tables.MOVE)

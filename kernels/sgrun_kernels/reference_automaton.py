@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from sgrun_kernels.bitmask_cache import BitmaskCache
 from sgrun_kernels.rows import MAX_DEPTH, NO_TOKEN, Records, Rows
 from sgrun_kernels.tables import (
     ACCEPT,
@@ -40,13 +42,17 @@ class Place(NamedTuple):
 
 
 def row_masks_(
-    row_ids: Tensor, rows: Rows, arena: AutomatonArena, vocabulary: VocabularyTables, masks: Tensor, frames: Tensor
+    row_ids: Tensor,
+    rows: Rows,
+    arena: AutomatonArena,
+    vocabulary: VocabularyTables,
+    cache: BitmaskCache,
+    frames: Tensor,
 ) -> None:
-    """Walks the token that each constrained row of `row_ids` [L] int32 drew last, if it is unwalked; a bitmask that the
-    row has is kept if the token led back to the same place. Then writes the bitmasks of the rows that have none to
-    masks [R, words] int32, and `is_accepting` and `has_text` to these rows. Bit i % 32 of word i // 32 is set if the
-    place after token i is alive, for an end token if the text is complete and the row's can_end is set. Rows without a
-    constraint are left as they are.
+    """Walks the token that each constrained row of `row_ids` [L] int32 drew last, if it is unwalked. Then sees that the
+    bitmask of its place is in the cache, and writes its slot, `is_accepting` and `has_text` to the row. A token is
+    allowed if the place after it is alive, an end token if the text is complete and the row's can_end is set. Rows
+    without a constraint are left as they are. The twin keeps nothing: it writes every bitmask to the row's own slot.
 
     `frames`: see `allocate_frames`.
     """
@@ -60,8 +66,6 @@ def row_masks_(
         walker = ArenaWalker(arena, int(record["automaton"][0]))
         if record["unwalked"][0] != NO_TOKEN:
             _walk_token(record, walker, vocabulary)
-        if record["has_mask"][0]:
-            continue
         place = place_of(record[0])
         is_accepting = walker.is_accepting(place)
         allowed = np.zeros(vocabulary.num_words * 32, dtype=np.bool_)
@@ -71,18 +75,19 @@ def row_masks_(
         record["is_accepting"], record["has_text"] = is_accepting, allowed.any()
         if is_accepting and record["can_end"][0]:
             allowed[: vocabulary.size] |= token_lens == -1
-        masks.numpy()[row_id] = np.packbits(allowed, bitorder="little").view("<i4")
+        record["mask"] = cache.own_slot(row_id)
+        cache.bits[cache.own_slot(row_id)] = torch.from_numpy(np.packbits(allowed, bitorder="little").view("<i4"))
 
 
 def _walk_token(record: Records, walker: ArenaWalker, vocabulary: VocabularyTables) -> None:
-    token_id, before = int(record["unwalked"][0]), place_of(record[0])
+    token_id = int(record["unwalked"][0])
     data = vocabulary.token_bytes[: int(vocabulary.token_lens[token_id]), token_id].numpy().tobytes()
-    place = walker.advance(before, data)
+    place = walker.advance(place_of(record[0]), data)
     assert place is not None, f"the bitmask allowed token {token_id}, the automaton refuses it"
     record["state"], record["counter"], record["depth"] = place.state, place.counter, len(place.stack)
     if place.stack:
         record["stack"][0, : len(place.stack)] = place.stack
-    record["has_mask"], record["unwalked"] = place == before, NO_TOKEN
+    record["unwalked"] = NO_TOKEN
 
 
 def place_of(record: Records) -> Place:

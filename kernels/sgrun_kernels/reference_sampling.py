@@ -27,14 +27,15 @@ def sample_(
 ) -> None:
     """Writes `drawn` and `drawn_logprob` of rows `row_ids` [L] int32, all different.
 
-    logits [L, V] bfloat16, float16 or float32, of which the i-th row belongs to row row_ids[i]; masks [R, words] int32,
-    read for rows with an automaton, bit i % 32 of word i // 32 set if token i is allowed. The log-probability is of the
-    model's own distribution, before any effect. A draw depends on the row's own logits and record alone.
+    logits [L, V] bfloat16, float16 or float32, of which the i-th row belongs to row row_ids[i]; masks [S, words] int32:
+    that of a row with an automaton is at the row's `mask`, bit i % 32 of word i // 32 set if token i is allowed. The
+    log-probability is of the model's own distribution, before any effect. A draw depends on the row's own logits and
+    record alone.
     """
     records = rows.records()
     for values, row_id in zip(logits, row_ids.tolist(), strict=True):
         record = records[row_id : row_id + 1]
-        record["drawn"], record["drawn_logprob"] = _sample(values, record[0], masks[row_id], adjustments)
+        record["drawn"], record["drawn_logprob"] = _sample(values, record[0], masks[record["mask"][0]], adjustments)
 
 
 def top_logprobs(logits: Tensor, num_top: int) -> tuple[Tensor, Tensor]:

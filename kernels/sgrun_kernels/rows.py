@@ -53,8 +53,11 @@ ROW = np.dtype(
         ("drawn", "<i4"),  # written by sample_
         ("drawn_logprob", "<f4"),  # written by sample_, 0 unless wants_logprob
         ("unwalked", "<i4"),  # a token that commit_step_ applied and row_masks_ has yet to walk; NO_TOKEN: none
-        ("has_mask", "<i4"),  # its bitmask is that of its place; written by row_masks_ when it walks a token
-        ("leader", "<i4"),  # written by row_masks_: which row of the launch has the same place, itself if none
+        ("mask", "<i4"),  # written by row_masks_: the slot of its bitmask, see `BitmaskCache`
+        (
+            "leader",
+            "<i4",
+        ),  # written by row_masks_: the row of the launch that gave it its bitmask; -1: it was there
         ("padding", "<i4", (3,)),  # to whole 16-byte pieces
         ("stop_ids", "<i4", (MAX_STOP_IDS,)),  # end tokens unless ignored, and the request's own; padded with -1
         ("stack", "<i4", (MAX_DEPTH, 2)),  # (site, counter), the outermost first

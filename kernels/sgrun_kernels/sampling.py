@@ -155,7 +155,7 @@ def _scan_kernel(
     logits += index * stride
     row_id = tl.load(row_ids + index).to(tl.int64)
     row = words + row_id * ROW_LEN
-    effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
+    effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
     temperature = float_at(row + TEMPERATURE)
     scale = tl.where(temperature > 0, LOG2_E / tl.where(temperature > 0, temperature, 1.0), 0.0)
     is_cut = (temperature > 0) & has_cut(row, vocab_size)
@@ -242,7 +242,7 @@ def _count_kernel(
         index = tl.min(tl.where(rank == item // num_tiles + 1, lane, ROWS), 0).to(tl.int64)
         row_id = tl.load(row_ids + index).to(tl.int64)
         row = words + row_id * ROW_LEN
-        effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
+        effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
         bracket = brackets + index * 4
         scale = LOG2_E / float_at(row + TEMPERATURE)
         logits_of = logits + index * stride, effects, tl.load(bracket + 2), scale, num_strips
@@ -305,7 +305,7 @@ def _draw_kernel(
         mass = tl.load(stats + num_strips + strip, mask=strip < num_strips, other=0.0)
         row_id = tl.load(row_ids + index).to(tl.int64)
         row = words + row_id * ROW_LEN
-        effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
+        effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
         logits += index * stride
         if is_plain(brackets + index * 4):
             token = draw_plain(logits, effects, highest, mass, row)
@@ -319,7 +319,7 @@ def _draw_kernel(
             index = tl.min(tl.where(rank == item // num_tiles + 1, lane, ROWS), 0).to(tl.int64)
             row_id = tl.load(row_ids + index).to(tl.int64)
             row = words + row_id * ROW_LEN
-            effects = effects_of(row, masks + row_id * mask_len, seen, bias, vocab_size, mask_len)
+            effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
             own, own_kept, own_ties = logits + index * stride, kept + index * num_strips, ties + index * num_strips
             best, cut = tl.load(brackets + index * 4 + 2), tl.load(brackets + index * 4 + 3)
             scale = LOG2_E / float_at(row + TEMPERATURE)

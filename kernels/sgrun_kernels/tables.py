@@ -16,8 +16,8 @@ from torch import Tensor
 OP_BITS = 3
 MOVE, CALL, RETURN, RETURN_AFTER, COUNT, RESET, ACCEPT = range(1, 8)
 
-# Words of a head: offsets into the arena, and the widths of the two-dimensional tables.
-CLASSES, TABLE, TABLE_WIDTH, SITES, SITES_WIDTH, COUNTS = range(6)
+# Words of a head: offsets into the arena, the widths of the two-dimensional tables, and which constraint it is.
+CLASSES, TABLE, TABLE_WIDTH, SITES, SITES_WIDTH, COUNTS, CONSTRAINT = range(7)
 HEAD_LEN = 8
 
 
@@ -43,13 +43,15 @@ def pack_automaton(
     sites: npt.NDArray[np.int32],
     counts: npt.NDArray[np.int32],
     offset: int,
+    constraint: int,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """(words, head) of one automaton that is to stand at `offset` of the arena."""
+    """(words, head) of one automaton that is to stand at `offset` of the arena. `constraint`: a number, not 0, that no
+    other automaton has or had; bitmasks are known by it."""
     parts = [byte_classes.view(np.int32), table.reshape(-1), sites.reshape(-1), counts.reshape(-1)]
     starts = offset + np.cumsum([0, *(len(part) for part in parts[:-1])])
     head = np.zeros(HEAD_LEN, dtype=np.int32)
     head[[CLASSES, TABLE, SITES, COUNTS]] = starts
-    head[[TABLE_WIDTH, SITES_WIDTH]] = table.shape[1], sites.shape[1]
+    head[[TABLE_WIDTH, SITES_WIDTH, CONSTRAINT]] = table.shape[1], sites.shape[1], constraint
     return np.concatenate(parts), head
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 
@@ -40,6 +41,7 @@ class DeviceAutomata:
         self.arena = AutomatonArena.allocate(size_bytes, max_users, device)
         self._device = device
         self._free_indices = list(range(max_users))
+        self._constraints = count(1)  # one for each load, since the device keeps bitmasks of what has been unloaded
         self._loaded: OrderedDict[Automaton, _Loaded] = OrderedDict()  # least recently used first
 
     def acquire(self, automaton: Automaton) -> int:
@@ -67,7 +69,8 @@ class DeviceAutomata:
         if start is None:
             start = self._grow(length)
         loaded = self._loaded[automaton] = _Loaded(self._free_indices.pop(), start, start + length)
-        words, head = pack_automaton(automaton.byte_classes, automaton.table, automaton.sites, automaton.counts, start)
+        tables = automaton.byte_classes, automaton.table, automaton.sites, automaton.counts
+        words, head = pack_automaton(*tables, start, next(self._constraints))
         self.arena.words[start : start + length] = to_device(words, self._device)
         self.arena.heads[loaded.index] = to_device(head, self._device)
         return loaded

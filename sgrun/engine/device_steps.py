@@ -33,6 +33,7 @@ from sgrun.engine.steps import Forward, StepResult
 from sgrun.engine.transfer import Arrival, to_device
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.models.inputs import ForwardInputs
+from sgrun_kernels.bitmask_cache import BitmaskCache
 from sgrun_kernels.rows import NO_TOKEN, DecodeInputs, Ring, ring_entries
 from sgrun_kernels.tables import VocabularyTables
 from sgrun_kernels.workspace import SampleWorkspace, allocate_frames
@@ -85,7 +86,7 @@ class DeviceSteps:
         self._order: list[int] = []  # the places among them of the rows in its lanes
         self._shares = False  # whether these read prefixes together
         self._counting = torch.arange(max_rows + 1, device=device)
-        self._masks = torch.zeros((max_rows + 1, vocabulary.num_words), dtype=torch.int32, device=device)
+        self._bitmasks = BitmaskCache.allocate(max_rows + 1, vocabulary.num_words, device)
         self._vocabulary = VocabularyTables.build(vocabulary.flat, vocabulary.offsets, vocabulary.end_token_ids, device)
         self._workspace = SampleWorkspace.allocate(max_rows, vocab_size, device)
         self._frames = allocate_frames(device)
@@ -223,11 +224,11 @@ class DeviceSteps:
 
     def _row_masks(self, lanes: Tensor) -> None:
         rows, automata = self._state.rows, self._state.automata
-        self._kernels.row_masks_(lanes, rows, automata.arena, self._vocabulary, self._masks, self._frames)
+        self._kernels.row_masks_(lanes, rows, automata.arena, self._vocabulary, self._bitmasks, self._frames)
 
     def _sample(self, lanes: Tensor, logits: Tensor) -> None:
         rows, adjustments = self._state.rows, self._state.adjustments
-        self._kernels.sample_(logits, lanes, rows, self._masks, adjustments, self._workspace)
+        self._kernels.sample_(logits, lanes, rows, self._bitmasks.bits, adjustments, self._workspace)
         self._kernels.commit_step_(lanes, rows, self._ring, adjustments)
 
     def _arrival(self, sampling: list[Sampling], logits: Tensor) -> Arrival:

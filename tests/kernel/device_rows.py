@@ -41,11 +41,9 @@ def all_ids(count: int) -> torch.Tensor:
 def arena_of(automata: list[Automaton]) -> AutomatonArena:
     """Automata side by side, behind 3 words that belong to none."""
     words, heads = [np.full(3, -1, dtype=np.int32)], []
-    for automaton in automata:
-        offset = sum(map(len, words))
-        packed, head = pack_automaton(
-            automaton.byte_classes, automaton.table, automaton.sites, automaton.counts, offset
-        )
+    for constraint, automaton in enumerate(automata, start=1):
+        tables = automaton.byte_classes, automaton.table, automaton.sites, automaton.counts
+        packed, head = pack_automaton(*tables, sum(map(len, words)), constraint)
         words.append(packed)
         heads.append(head)
     return AutomatonArena(

@@ -14,7 +14,13 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "kernels" / "benchmarks" / "resources.py"
 MATRIX_KERNELS = {"_stream_kernel": "mma", "_decode_kernel": "mma", "_extend_hopper_kernel": "wgmma"}
 SAMPLING_KERNELS = {"_scan_kernel", "_count_kernel", "_draw_kernel"}
-ROW_KERNELS = SAMPLING_KERNELS | {"_advance_kernel", "_end_kernel", "_mask_kernel", "_commit_kernel", "_inputs_kernel"}
+ROW_KERNELS = SAMPLING_KERNELS | {
+    "_advance_kernel",
+    "_claim_kernel",
+    "_mask_kernel",
+    "_commit_kernel",
+    "_inputs_kernel",
+}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from device_rows import (
     implementations,
     place_in,
     placed,
-    put_cursor,
     records_of,
     rows_of,
     tables_of,
@@ -32,6 +31,7 @@ from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
 from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 from sgrun_kernels import automaton, reference_automaton
+from sgrun_kernels.bitmask_cache import BitmaskCache
 from sgrun_kernels.rows import NO_TOKEN
 from sgrun_kernels.workspace import allocate_frames
 
@@ -42,24 +42,30 @@ VOCABULARY = Vocabulary(PIECES, end_token_ids=[0, len(PIECES) - 1])  # one end t
 IMPLEMENTATIONS = implementations(reference_automaton, automaton)
 
 
+def poisoned_cache(num_rows: int, num_words: int) -> BitmaskCache:
+    """Of one set."""
+    cache = BitmaskCache.allocate(num_rows, num_words, DEVICE, size_bytes=1)
+    cache.bits.fill_(0x5A5A5A5A)
+    return cache
+
+
 def masks_of(
     implementation: ModuleType,
     automata: list[Automaton],
     records: np.ndarray,
     vocabulary: Vocabulary,
     block: int = 32,
-    known: dict[int, np.ndarray] | None = None,
+    cache: BitmaskCache | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(masks [R, words] on a buffer that is poisoned but for `known` rows, records afterwards). Under the interpreter
-    two programs walk `block` tokens at once; a GPU walks as many as in the engine."""
+    """(masks [R, words] of rows that all have constraints, records afterwards), from an empty cache if None. Under the
+    interpreter two programs walk `block` tokens at once; a GPU walks as many as in the engine."""
     rows, tables = rows_of(records), tables_of(vocabulary)
-    masks = torch.full((len(records), tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
-    for row_id, mask in (known or {}).items():
-        masks[row_id] = torch.from_numpy(mask.copy()).to(DEVICE)
+    cache = cache or poisoned_cache(len(records), tables.num_words)
     frames = torch.empty((2, 64, block, 2), dtype=torch.int32) if DEVICE.type == "cpu" else allocate_frames(DEVICE)
     frames.fill_(-(10**9))
-    implementation.row_masks_(all_ids(len(records)), rows, arena_of(automata), tables, masks, frames)
-    return masks.cpu().numpy(), records_of(rows)
+    implementation.row_masks_(all_ids(len(records)), rows, arena_of(automata), tables, cache, frames)
+    after = records_of(rows)
+    return cache.bits.cpu().numpy()[after["mask"]], after
 
 
 def expected_mask(
@@ -99,30 +105,27 @@ def test_masks_of_any_cursor_are_what_their_definition_says(
 def test_rows_walk_the_tokens_that_they_drew_before_their_masks_are_made(
     implementation: ModuleType, data: st.DataObject, automaton: Automaton
 ) -> None:
-    """Rows with a token that their constraint allows, and without one; some have the mask of the place before it."""
-    walker, places = automaton.walker, [(0, data.draw(cursors(automaton))) for _ in range(5)]
-    records, after, known = placed(places), [], {}
-    for row_id in data.draw(st.lists(st.integers(0, 4), unique=True)):
-        known[row_id], has_text = expected_mask(automaton, places[row_id][1], VOCABULARY, True)
-        records["has_mask"][row_id], records["has_text"][row_id] = 1, has_text
+    """Rows with a token that their constraint allows, and without one."""
+    places = [(0, data.draw(cursors(automaton))) for _ in range(5)]
+    records, after = placed(places), []
     for row_id, (_, cursor) in enumerate(places):
-        tokens = [i for i in range(VOCABULARY.size) if i not in VOCABULARY.end_token_ids and VOCABULARY.token(i)]
-        allowed = [i for i in tokens if walker.advance(cursor, VOCABULARY.token(i)) is not None]
-        token_id = data.draw(st.sampled_from([NO_TOKEN, *allowed]))
+        token_id, cursor = data.draw(st.sampled_from([(NO_TOKEN, cursor), *allowed_tokens(automaton, cursor)]))
         records["unwalked"][row_id] = token_id
-        after.append(cursor if token_id == NO_TOKEN else walker.advance(cursor, VOCABULARY.token(token_id)))
-        if token_id != NO_TOKEN:  # it was drawn by the bitmask of the place before
-            known[row_id], has_text = expected_mask(automaton, cursor, VOCABULARY, True)
-            records["has_text"][row_id] = has_text
-    masks, walked = masks_of(implementation, [automaton], records, VOCABULARY, known=known)
-    for row_id, (cursor, (_, before)) in enumerate(zip(after, places, strict=True)):
+        after.append(cursor)
+    masks, walked = masks_of(implementation, [automaton], records, VOCABULARY)
+    for row_id, cursor in enumerate(after):
         assert place_in(walked[row_id]) == cursor
-        if records["unwalked"][row_id] != NO_TOKEN:  # a place that was left and come back to may be taken for another
-            assert walked["has_mask"][row_id] == (cursor == before) or (cursor.stack and not walked["has_mask"][row_id])
         assert walked["unwalked"][row_id] == NO_TOKEN
         expected, has_text = expected_mask(automaton, cursor, VOCABULARY, True)
         assert (masks[row_id] == expected).all(), row_id
         assert walked["has_text"][row_id] == has_text
+
+
+def allowed_tokens(automaton: Automaton, cursor: Cursor) -> list[tuple[int, Cursor]]:
+    """Tokens with text, and where they lead."""
+    tokens = [i for i in range(VOCABULARY.size) if i not in VOCABULARY.end_token_ids and VOCABULARY.token(i)]
+    after = [(token_id, automaton.walker.advance(cursor, VOCABULARY.token(token_id))) for token_id in tokens]
+    return [(token_id, cursor) for token_id, cursor in after if cursor is not None]
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -140,7 +143,7 @@ def test_the_deepest_stack_and_a_token_of_many_bytes_are_followed(implementation
     cursor = Cursor(2)
     records = placed([(0, cursor)])
     for token_id in (1, 2, 4, 4, 3):
-        records["unwalked"], records["has_mask"] = token_id, 1
+        records["unwalked"] = token_id
         after = nested.walker.advance(cursor, vocabulary.token(token_id))
         assert after is not None
         _, records = masks_of(implementation, [nested], records, vocabulary)
@@ -189,24 +192,24 @@ def bits(mask: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_rows_of_several_automata_are_masked_apart_and_others_left_alone(implementation: ModuleType) -> None:
-    """Rows in any order; one is without a constraint, one has a bitmask that stays, and one is not asked for."""
+    """Rows in any order; one is without a constraint, and one is not asked for."""
     compiled = [compile_grammar(RegexSpec(pattern)) for pattern in ("a*", "(ab)+c?", "[ab]{2,1500}")]
     places = [(i % 3, compiled[i % 3].walker.start) for i in range(7)]
     records = placed(places)
     records["automaton"][3] = -1
-    put_cursor(records[5:6], 2, compiled[2].walker.advance(compiled[2].walker.start, b"a"))
-    records["has_mask"][5] = 1
+    records["mask"] = -7
     rows, tables = rows_of(records), tables_of(VOCABULARY)
-    masks = torch.full((7, tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
+    cache = poisoned_cache(7, tables.num_words)
     frames = torch.zeros((5, 64, 32, 2), dtype=torch.int32)
     row_ids = torch.tensor([6, 3, 0, 5, 1, 2], dtype=torch.int32)
-    implementation.row_masks_(row_ids, rows, arena_of(compiled), tables, masks, frames)
+    implementation.row_masks_(row_ids, rows, arena_of(compiled), tables, cache, frames)
+    after = records_of(rows)
     for row_id, (index, cursor) in enumerate(places):
-        if row_id in (3, 4, 5):
-            assert masks[row_id].tolist() == [0x5A5A5A5A] * tables.num_words
+        if row_id in (3, 4):
+            assert after[row_id] == records[row_id]
         else:
             expected, _ = expected_mask(compiled[index], cursor, VOCABULARY, can_end=True)
-            assert masks[row_id].tolist() == expected.tolist()
+            assert cache.bits[int(after["mask"][row_id])].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -224,27 +227,18 @@ def test_one_token_may_fill_the_stack_and_empty_it(implementation: ModuleType) -
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("has_mask", [False, True], ids=["computed", "kept"])
-def test_rows_at_one_place_get_the_same_mask_and_no_others_do(implementation: ModuleType, has_mask: bool) -> None:
-    """Equal states with other stacks, counters or rules for the end; and with `has_mask` rows whose mask is there."""
+def test_rows_at_one_place_get_the_same_mask_and_no_others_do(implementation: ModuleType) -> None:
+    """Equal states with other stacks, counters or rules for the end."""
     bracketed = compile_grammar(LarkSpec('start: "a" start "a" | "b" start "b" | "c"'))
     counted = compile_grammar(RegexSpec("a{3,1500}"))
     texts = [b"abc", b"bac", b"aac", b"aabc", b"ac"]
     places = [(0, bracketed.walker.advance(bracketed.walker.start, text)) for text in texts]
     places += [(1, counted.walker.advance(counted.walker.start, b"a" * count)) for count in (2, 2, 3, 1497, 1498)]
     compiled = [bracketed, counted]
-    first = np.stack([expected_mask(compiled[index], cursor, VOCABULARY, True)[0] for index, cursor in places])
     records = placed(places * 2)
     records["can_end"][7] = 0
-    kept = [0, 6, 12, 17] if has_mask else []
-    records["has_mask"][kept] = 1
-    records["has_text"][kept] = 1
-    rows, tables = rows_of(records), tables_of(VOCABULARY)
-    masks = torch.full((20, tables.num_words), 0x5A5A5A5A, dtype=torch.int32)
-    masks[kept] = torch.from_numpy(np.concatenate([first, first])[kept]).to(DEVICE)
-    frames = torch.zeros((5, 64, 32, 2), dtype=torch.int32)
-    implementation.row_masks_(all_ids(20), rows, arena_of(compiled), tables, masks, frames)
+    masks, after = masks_of(implementation, compiled, records, VOCABULARY)
     for row_id, (index, cursor) in enumerate(places * 2):
         expected, has_text = expected_mask(compiled[index], cursor, VOCABULARY, row_id != 7)
         assert masks[row_id].tolist() == expected.tolist(), row_id
-        assert records_of(rows)["has_text"][row_id] == has_text, row_id
+        assert after["has_text"][row_id] == has_text, row_id

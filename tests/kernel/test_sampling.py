@@ -66,7 +66,7 @@ class Case:
         assert len(banned) <= MAX_STOP_IDS
         record["stop_ids"][0, : len(banned)] = banned
         record["ban_until"] = position + 1 if banned else position
-        record["automaton"] = -1 if mask is None else 0
+        record["automaton"], record["mask"] = -1 if mask is None else 0, len(self.masks)
         words = (self.vocab_size + 31) // 32
         self.masks.append(np.full(words, 0x5A5A5A5A, dtype=np.int32) if mask is None else mask)
         seen = np.zeros(self.vocab_size, dtype=np.int32)
