@@ -4,9 +4,9 @@
 
 Rows of automata of their own are each walked over the whole vocabulary, the cache of bitmasks being emptied before
 (some 2 us of each time); "shared" is the time where all rows are at one place of one automaton, "kept" where the cache
-has their bitmasks. Without `--tokenizer`, the vocabulary is made up: 131,072 tokens of the lengths of a byte-level BPE. "steps" is how many bytes of tokens have to be
-walked for one row, the first refused byte of each counted. `--smoke` runs tiny sizes anywhere. A table and, last, one
-JSON line.
+has their bitmasks. Without `--tokenizer`, the vocabulary is made up: 131,072 tokens of the lengths of a byte-level BPE.
+"steps" is how many bytes of tokens have to be walked for one row, the first refused byte of each counted. `--smoke`
+runs tiny sizes anywhere. A table and, last, one JSON line.
 """
 
 from __future__ import annotations
