@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata, cursors
 
-from sgrun.grammar.automaton import Automaton
+from sgrun.grammar.automaton import ACCEPT, MOVE, OP_BITS, RETURN, Automaton
 from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.masks import token_bitmask
 from sgrun.grammar.vocabulary import Vocabulary
@@ -35,10 +35,12 @@ class Launches:
         self.cache.bits.fill_(POISON)
         self.frames = torch.empty((3, 64, 32, 2), dtype=torch.int32)
         self.arena = arena_of(automata)
+        self.stop_ids = (-1, -1)  # the last two of each row
 
     def slots(self, places: list[tuple[int, Cursor]], can_end: bool = True) -> list[int]:
         """Where the bitmasks of rows at (automaton, cursor) are, after a launch in which they are right."""
         records = placed(places, can_end)
+        records["stop_ids"][:, -2:] = self.stop_ids
         records["mask"], records["has_text"], records["is_accepting"] = -9, -9, -9
         rows = rows_of(records)
         row_ids = torch.arange(len(places), dtype=torch.int32)
@@ -97,6 +99,30 @@ def test_places_share_a_mask_up_to_the_frames_that_some_token_pops() -> None:
     assert slot not in launches.slots(others)
 
 
+def test_a_stack_that_ends_above_the_frames_of_a_mask_is_another_place() -> None:
+    """Below the stack of a row are words that may look like a frame: its stop ids."""
+    compiled = compile_grammar(LarkSpec('start: "a" start "a" | "b" start "b" | "c"'))
+    launches = Launches([compiled])
+    deep = after(compiled, b"bbba")
+    launches.slots([(0, deep)])
+    launches.stop_ids = deep.stack[-2]
+    launches.slots([(0, deep._replace(stack=deep.stack[-1:]))])
+
+
+def test_frames_that_only_the_end_of_the_text_pops_count() -> None:
+    table = np.zeros((4, 3), dtype=np.int32)  # other bytes, a, the end
+    table[1, 1] = MOVE | 1 << OP_BITS
+    table[1, 2] = RETURN
+    table[2, 2] = ACCEPT
+    table[3, 1] = MOVE | 2 << OP_BITS
+    classes = np.zeros(256, dtype=np.uint8)
+    classes[ord("a")] = 1
+    sites, counts = np.array([[1, 2], [1, 3]], dtype=np.int32), np.zeros((0, 3), dtype=np.int32)
+    launches = Launches([Automaton(classes, table, sites, counts, start=1)])
+    for site in (0, 1, 0):
+        launches.slots([(0, Cursor(1, 0, ((site, 0),)))])
+
+
 @pytest.mark.parametrize("order", [(1, 30, 62, 63), (63, 62, 30, 1)])
 def test_the_room_that_is_left_on_the_stack_counts_where_it_ends(order: tuple[int, ...]) -> None:
     compiled = compile_grammar(LarkSpec('start: "[" start? "]"'))
@@ -127,9 +153,10 @@ def test_the_least_recently_used_give_way() -> None:
     places = [(0, after(compiled, b"a" * count)) for count in range(WAYS + 9)]
     slots = launches.slots(places[:WAYS])
     assert sorted(slots) == list(range(WAYS))
-    assert launches.slots(places[4:WAYS]) == slots[4:]
-    assert sorted(launches.slots(places[WAYS : WAYS + 4])) == sorted(slots[:4])
-    assert launches.slots(places[4:WAYS]) == slots[4:]
+    launches.slots(places[:-13])
+    after_them = launches.slots(places[:-13] + places[WAYS : WAYS + 4])
+    assert after_them[:-4] == slots[:-4]
+    assert sorted(after_them[-4:]) == sorted(slots[-4:])
 
 
 def test_rows_whose_set_is_in_use_have_slots_of_their_own() -> None:
