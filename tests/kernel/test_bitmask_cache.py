@@ -105,8 +105,8 @@ def test_a_stack_that_ends_above_the_frames_of_a_mask_is_another_place() -> None
     launches = Launches([compiled])
     deep = after(compiled, b"bbba")
     launches.slots([(0, deep)])
-    launches.stop_ids = deep.stack[-2]
-    launches.slots([(0, deep._replace(stack=deep.stack[-1:]))])
+    launches.stop_ids = deep.stack[-1]
+    launches.slots([(0, deep._replace(stack=()))])
 
 
 def test_frames_that_only_the_end_of_the_text_pops_count() -> None:
