@@ -15,6 +15,7 @@ from functools import partial
 import torch
 
 from sgrun.cache.prefix_cache import Lease, PrefixCache
+from sgrun.engine.counters import Counters
 from sgrun.engine.generation import Ending, SampleTask, start_generation
 from sgrun.engine.limits import Limits
 from sgrun.engine.messages import (
@@ -91,11 +92,7 @@ class EngineCore:
         self._to_advance: dict[int, Sequence] = {}
         self._ended: deque[tuple[Row, SampleTask, Ending]] = deque()  # in the step that is committed
         self._num_tasks = 0
-        self._num_steps = 0
-        self._num_failures = 0
-        self._extend_tokens = 0
-        self._decode_tokens = 0
-        self._cached_tokens = 0
+        self._counters = Counters()
 
     @property
     def has_work(self) -> bool:
@@ -103,14 +100,15 @@ class EngineCore:
 
     @property
     def stats(self) -> EngineStats:
+        counters = self._counters
         return EngineStats(
-            num_steps=self._num_steps,
-            extend_tokens=self._extend_tokens,
-            decode_tokens=self._decode_tokens,
-            cached_tokens=self._cached_tokens,
+            num_steps=counters.num_steps,
+            extend_tokens=counters.extend_tokens,
+            decode_tokens=counters.decode_tokens,
+            cached_tokens=counters.cached_tokens,
             num_retractions=self.scheduler.num_retractions,
             num_evicted_pages=self.cache.num_evicted_pages,
-            num_failures=self._num_failures,
+            num_failures=counters.num_failures,
             num_pages=self.limits.num_pages,
             num_free_pages=self.cache.pool.num_free,
             num_running=len(self.scheduler.running),
@@ -247,7 +245,7 @@ class EngineCore:
 
     def _launch(self, rows: list[Row]) -> None:
         """Starts a planned step. If that fails, the sequences of its rows fail."""
-        self._num_steps += 1
+        self._counters.num_steps += 1
         now = time.monotonic()
         for row in rows:
             timing = row.task.timing
@@ -271,7 +269,7 @@ class EngineCore:
         for row in result.rows:
             if row.is_current:
                 row.task.num_computed += row.num_tokens
-                self._count(row)
+                self._counters.add_computed(row)
         for row, scored, position, logits in result.scored:
             self._guard(row, partial(scored.take, position, logits))
         for row in result.rows:
@@ -280,17 +278,6 @@ class EngineCore:
         for row, task, sampled in result.sampled:
             self._guard(row, partial(self._commit_sample, row, task, sampled))
         self._finish_ended()
-
-    def _count(self, row: Row) -> None:
-        task = row.task
-        if row.num_tokens == 1 and row.start >= task.prompt_len:
-            self._decode_tokens += 1
-            return
-        self._extend_tokens += row.num_tokens
-        if not task.is_counted:
-            task.is_counted = True
-            self._cached_tokens += row.start
-        task.timing.computed_tokens += row.num_tokens
 
     def _guard(self, row: Row, commit: Callable[[], None]) -> None:
         """Commits what a row has computed, unless its task failed or was sent back meanwhile."""
@@ -368,7 +355,7 @@ class EngineCore:
             return
         seq.error = error
         if not isinstance(error, (AbortedError, EngineClosedError)):
-            self._num_failures += 1
+            self._counters.num_failures += 1
         active, seq.active = seq.active, None
         if active is not None:
             for task in active.tasks:

@@ -12,10 +12,11 @@ from sgrun.grammar.masks import Bitmask
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
 
+MARK_EVERY = 32  # tokens: as many are walked again by a rollback at most, and one place in so many is kept for it
+
 
 class Matcher:
-    """Where one generation stands in its constraint. The place is opaque: callers ask and accept; the way back
-    is a copy made before.
+    """Where one generation stands in its constraint. The place is opaque: callers ask, accept and roll back.
 
     An end token (one of `end_token_ids`) is allowed exactly where the text so far is a complete match; once it is
     accepted, nothing can follow.
@@ -29,6 +30,9 @@ class Matcher:
         self._end_mask = _mask_of(self._end_token_ids, vocabulary.num_words)
         self._do_ends_have_bytes = any(vocabulary.token(token_id) for token_id in self._end_token_ids)
         self._cursor: Cursor | None = automaton.walker.start  # None: after an end token
+        self._accepted: list[int] = []
+        # A place for each token would leave objects to the garbage collector, which stops an engine's steps.
+        self._marks = [automaton.walker.start]  # the places after so many tokens, twice as many, ...
 
     def bitmask(self) -> Bitmask:
         """The tokens that may come next, end tokens included: [num_words] int32, not to be written to."""
@@ -46,6 +50,7 @@ class Matcher:
             if not self.is_accepting():
                 return False
             self._cursor = None
+            self._accepted.append(token_id)
             return True
         data = self._vocabulary.token(token_id)
         if not data or cursor is None:
@@ -54,6 +59,9 @@ class Matcher:
         if after is None:
             return False
         self._cursor = after
+        self._accepted.append(token_id)
+        if len(self._accepted) % MARK_EVERY == 0:
+            self._marks.append(after)
         return True
 
     def is_accepting(self) -> bool:
@@ -105,10 +113,21 @@ class Matcher:
                 break
         return tokens[:num_safe]
 
+    def rollback(self, num_tokens: int) -> None:
+        """Takes back the last `num_tokens` accepted tokens."""
+        num_kept = len(self._accepted) - num_tokens
+        assert 0 <= num_kept <= len(self._accepted), (num_tokens, len(self._accepted))
+        if num_tokens == 0:
+            return
+        del self._accepted[num_kept:]
+        del self._marks[num_kept // MARK_EVERY + 1 :]
+        data = map(self._vocabulary.token, self._accepted[num_kept // MARK_EVERY * MARK_EVERY :])
+        self._cursor = self._walker.advance(self._marks[-1], b"".join(data))
+
     def copy(self) -> Matcher:
         """A matcher at the same place that moves on its own."""
         twin = Matcher(self._automaton, self._vocabulary, self._end_token_ids)
-        twin._cursor = self._cursor
+        twin._cursor, twin._accepted, twin._marks = self._cursor, self._accepted.copy(), self._marks.copy()
         return twin
 
     def _text_mask(self) -> Bitmask:

@@ -4,6 +4,7 @@ import gc
 import re
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata
@@ -84,6 +85,39 @@ def test_dead_end_is_incomplete_text_that_no_token_continues() -> None:
     assert not matcher.bitmask().any()
 
 
+def test_rollback_returns_to_the_earlier_masks() -> None:
+    matcher = _matcher("(?:ab)+1")
+    masks = [matcher.bitmask().copy()]
+    for piece in (b"ab", b"a", b"b", b"1"):
+        assert matcher.accept(_id(piece))
+        masks.append(matcher.bitmask().copy())
+    assert matcher.accept(END)
+    matcher.rollback(1)
+    assert matcher.is_accepting()
+    for mask in reversed(masks[:-1]):
+        matcher.rollback(1)
+        assert (matcher.bitmask() == mask).all()
+    matcher.rollback(0)
+    with pytest.raises(AssertionError):
+        matcher.rollback(1)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1, 31, 32, 33, 64, 99, 100])
+def test_rollback_from_afar_leads_to_the_place_that_there_was(num_tokens: int) -> None:
+    matcher = _matcher("(?:[ab]{3}1)+")
+    tokens = [_id(piece) for piece in (b"aba", b"1", b"ab", b"a", b"1")] * 20
+    twin = matcher.copy()
+    for number, token_id in enumerate(tokens):
+        assert matcher.accept(token_id)
+        if number < 100 - num_tokens:
+            assert twin.accept(token_id)
+    for _ in range(2):
+        matcher.rollback(num_tokens)
+        assert matcher.cursor == twin.cursor
+        for token_id in tokens[100 - num_tokens :]:
+            assert matcher.accept(token_id)
+
+
 def test_finished_asks_for_no_mask_where_a_single_byte_may_follow() -> None:
     vocabulary = Vocabulary(PIECES)
     matcher = compile_grammar(RegexSpec("a[ab]*")).matcher(vocabulary, ())
@@ -121,6 +155,8 @@ def test_copy_moves_on_its_own() -> None:
     twin = matcher.copy()
     assert twin.accept(_id(b"b")) and twin.is_finished
     assert not matcher.is_finished and matcher.accept(_id(b"a"))
+    twin.rollback(2)
+    assert _bits(twin.bitmask()) == _bits(_matcher("a+b").bitmask())
     ended = matcher.copy()
     assert not ended.accept(END) and ended.accept(_id(b"b")) and ended.accept(END)
     assert ended.copy().is_finished and not matcher.is_finished
@@ -174,12 +210,12 @@ def test_forced_tokens_leave_what_a_longer_token_could_spell() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(automata(), st.data())
-def test_random_walks_agree_with_their_texts(automaton: Automaton, data: st.DataObject) -> None:
+def test_random_walks_agree_with_a_list_of_texts(automaton: Automaton, data: st.DataObject) -> None:
     pieces = data.draw(st.sampled_from(VOCABULARIES))
-    matchers = [(automaton.matcher(Vocabulary(pieces), (0,)), b"", False)]  # with the text, and whether it has ended
+    matchers = [(automaton.matcher(Vocabulary(pieces), (0,)), [[b""]])]  # with the text after each accepted token
     for _ in range(15):
-        number = data.draw(st.integers(0, len(matchers) - 1))
-        matcher, text, is_ended = matchers[number]
+        matcher, texts = data.draw(st.sampled_from(matchers))
+        text, is_ended = texts[-1][0], len(texts[-1]) > 1
         is_complete = not is_ended and automaton.accepts(text)
         followers = [
             i for i, piece in enumerate(pieces)
@@ -189,10 +225,16 @@ def test_random_walks_agree_with_their_texts(automaton: Automaton, data: st.Data
         assert matcher.is_accepting() == is_complete
         assert matcher.is_finished == (is_ended or (is_complete and not followers))
         assert matcher.is_dead_end == (not is_ended and not is_complete and not followers)
-        if data.draw(st.integers(0, 3)) == 0:
-            matchers.append((matcher.copy(), text, is_ended))
-        token_id = data.draw(st.integers(0, len(pieces) - 1))
-        is_allowed = token_id in followers or (token_id == 0 and is_complete)
-        assert matcher.accept(token_id) == is_allowed
-        if is_allowed:
-            matchers[number] = matcher, text + (pieces[token_id] or b""), token_id == 0
+        match data.draw(st.sampled_from(["accept", "accept", "accept", "rollback", "copy"])):
+            case "accept":
+                token_id = data.draw(st.integers(0, len(pieces) - 1))
+                is_allowed = token_id in followers or (token_id == 0 and is_complete)
+                assert matcher.accept(token_id) == is_allowed
+                if is_allowed:
+                    texts.append([text + (pieces[token_id] or b"")] + [b"end"] * (token_id == 0))
+            case "rollback":
+                count = data.draw(st.integers(0, len(texts) - 1))
+                matcher.rollback(count)
+                del texts[len(texts) - count :]
+            case "copy":
+                matchers.append((matcher.copy(), list(texts)))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 import unicodedata
 from array import array
 from itertools import chain, groupby, pairwise
@@ -287,9 +286,3 @@ def test_begin_token_without_an_id_is_refused() -> None:
 def test_named_token_is_found_by_its_key() -> None:
     assert gguf_token(sentencepiece_metadata(), "eos_token_id") == "</s>"
     assert gguf_token(sentencepiece_metadata(), "eot_token_id") is None
-
-
-def test_building_takes_no_longer_than_loading_a_tokenizer_file(smollm2_gguf: Path) -> None:
-    begin = time.process_time()
-    build_tokenizer(read_gguf_metadata(smollm2_gguf))
-    assert time.process_time() - begin < 0.5
