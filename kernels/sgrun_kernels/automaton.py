@@ -21,6 +21,7 @@ from sgrun_kernels.bitmask_cache import BitmaskCache
 from sgrun_kernels.bitmask_lookup import describe, find, take
 from sgrun_kernels.fields import (
     ACCEPT,
+    ANY_COUNTER,
     AUTOMATON,
     CALL,
     CAN_END,
@@ -35,6 +36,7 @@ from sgrun_kernels.fields import (
     ENTRY_IS_ACCEPTING,
     ENTRY_LEN,
     ENTRY_LOW,
+    ENTRY_NEAR,
     ENTRY_USED,
     HAS_TEXT,
     HEAD_LEN,
@@ -141,7 +143,7 @@ def _advance_kernel(
         if token >= 0:
             lane = tl.arange(0, 32)
             lens = tl.where(lane == 0, tl.load(token_lens + token).to(tl.int32), 0)
-            state, counter, depth, _ = walk(
+            state, counter, depth, _, _ = walk(
                 token + lane * 0,
                 lens,
                 row,
@@ -196,7 +198,7 @@ def _claim_kernel(
         own = frames + tl.program_id(0) * MAX_DEPTH * 2 + lane * 0
         lens = (lane == 0).to(tl.int32)
         head = heads + automaton * HEAD_LEN
-        state, _, _, low = walk(lane, lens, row, own, 2, arena, arena_bytes, head, arena_bytes, 0, AT_END=True)
+        state, _, _, low, near = walk(lane, lens, row, own, 2, arena, arena_bytes, head, arena_bytes, 0, AT_END=True)
         is_accepting = tl.max((state != 0).to(tl.int32), 0)
         tl.store(row + IS_ACCEPTING, is_accepting)
         tl.store(row + HAS_TEXT, 0)
@@ -204,7 +206,7 @@ def _claim_kernel(
             constraint = tl.load(head + CONSTRAINT)
             own_slot = num_sets * WAYS + row_id
             slot = take(row, constraint, own_slot, entries, tl.load(launch), num_sets)
-            describe(row, constraint, tl.min(low, 0), is_accepting, entries + slot * ENTRY_LEN)
+            describe(row, constraint, tl.min(low, 0), tl.min(near, 0), is_accepting, entries + slot * ENTRY_LEN)
             tl.store(row + MASK, slot)
 
 
@@ -264,7 +266,7 @@ def _mask_kernel(
         token = block * BLOCK + lane
         lens = tl.load(token_lens + token, mask=token < num_tokens, other=0).to(tl.int32)
         head = heads + tl.load(row + AUTOMATON) * HEAD_LEN
-        state, _, _, low = walk(
+        state, _, _, low, near = walk(
             token, lens, row, own, BLOCK * 2, arena, arena_bytes, head, token_bytes, num_tokens, AT_END=False
         )
         allowed = (state != 0).to(tl.int32)
@@ -275,9 +277,11 @@ def _mask_kernel(
             tl.store(records + HAS_TEXT, 1, mask=leader == chosen)
         if block == 0:
             tl.store(records + MASK, slot, mask=leader == chosen)
-        lowest = tl.min(low, 0)
+        lowest, nearest = tl.min(low, 0), tl.min(near, 0)
         if lowest < tl.load(entry + ENTRY_LOW):
             tl.atomic_min(entry + ENTRY_LOW, lowest, sem="relaxed")
+        if nearest < tl.load(entry + ENTRY_NEAR):
+            tl.atomic_min(entry + ENTRY_NEAR, nearest, sem="relaxed")
         allowed |= (lens < 0).to(tl.int32) & tl.load(row + IS_ACCEPTING) & tl.load(row + CAN_END)
         found = tl.sum(tl.reshape(allowed, [BLOCK // 32, 32]) << tl.arange(0, 32)[None, :], 1)
         word = block * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
@@ -289,8 +293,8 @@ def _mask_kernel(
 @triton.jit
 def walk(token, lens, row, own, own_stride, arena, arena_bytes, head, token_bytes, num_tokens, AT_END: tl.constexpr):
     """Where the first `lens` bytes of each `token` lead from the row's place: (state, counter, depth, the least
-    depth on the way, 0 if there was no room for a frame), state 0 if they are refused or there are none. AT_END: where
-    the end of the text leads.
+    depth on the way, 0 if there was no room for a frame, how near a counter came to where it matters), state 0 if they
+    are refused or there are none. AT_END: where the end of the text leads.
 
     `own` points at each lane's memory for frames, which has a frame every `own_stride` words.
     """
@@ -301,7 +305,7 @@ def walk(token, lens, row, own, own_stride, arena, arena_bytes, head, token_byte
     state = tl.where(live, tl.load(row + STATE), 0)
     counter = at + tl.load(row + COUNTER)
     depth = at + tl.load(row + DEPTH)
-    low = depth
+    low, near = depth, at + ANY_COUNTER
     while tl.max(live.to(tl.int32), 0) > 0:
         if AT_END:
             column = at + table_width - 1
@@ -311,19 +315,19 @@ def walk(token, lens, row, own, own_stride, arena, arena_bytes, head, token_byte
         entry = tl.load(table + (state * table_width + column), mask=live, other=0)
         following = entry >> OP_BITS  # of a move, as most entries are; entry 0 leads to state 0
         if tl.max(entry & (OP_MASK - MOVE), 0) > 0:  # neither a move nor dead: those are 1 and 0
-            following, counter, depth, low, at = _carry_out(
-                entry, state, counter, depth, low, at, row, own, own_stride, arena, head
+            following, counter, depth, low, near, at = _carry_out(
+                entry, state, counter, depth, low, near, at, row, own, own_stride, arena, head
             )
         else:
             at += 1
         state = tl.where(live, following, state)
         live = live & (state != 0) & (at < lens)
-    return state, counter, depth, low
+    return state, counter, depth, low, near
 
 
 @triton.jit
-def _carry_out(entry, state, counter, depth, low, at, row, own, own_stride, arena, head):
-    """One entry of each lane, whatever it is: (next state, counter, depth, low, at)."""
+def _carry_out(entry, state, counter, depth, low, near, at, row, own, own_stride, arena, head):
+    """One entry of each lane, whatever it is: (next state, counter, depth, low, near, at)."""
     op, argument = entry & OP_MASK, entry >> OP_BITS
     following = tl.where((op == MOVE) | (op == RESET), argument, tl.where(op == ACCEPT, state, 0))
     counter = tl.where(op == RESET, 0, counter)
@@ -347,10 +351,11 @@ def _carry_out(entry, state, counter, depth, low, at, row, own, own_stride, aren
 
     counts_up = op == COUNT
     number = counter + 1
-    is_reached = number == tl.load(counts + argument * 3, mask=counts_up, other=0)
-    following += tl.load(counts + argument * 3 + 1 + is_reached.to(tl.int32), mask=counts_up, other=0)
+    missing = tl.load(counts + argument * 3, mask=counts_up, other=0) - number
+    following += tl.load(counts + argument * 3 + 1 + (missing == 0).to(tl.int32), mask=counts_up, other=0)
+    near = tl.where(counts_up, tl.minimum(near, tl.maximum(tl.abs(missing), 1)), near)
 
     counter = tl.where(pushes, 0, tl.where(pops, saved, tl.where(counts_up, number, counter)))
     low = tl.where(pops, tl.minimum(low, top), tl.where((op == CALL) & (depth == MAX_DEPTH), 0, low))
     depth += pushes.to(tl.int32) - pops.to(tl.int32)
-    return following, counter, depth, low, at
+    return following, counter, depth, low, near, at

@@ -1,8 +1,8 @@
 """The bitmasks of places in constraints, kept on the device from step to step. Plain torch; knows nothing of kernels.
 
-A bitmask depends on less than the place: of the stack, on the frames that some token popped, and on the depth only
-where a token came to the bottom or found no room to push. `ENTRY` says what it depended on, so that other places share
-it.
+A bitmask depends on less than the place: of the stack, on the frames that some token popped; on the depth only where a
+token came to the bottom or found no room to push; on a counter only as far as it decides which thresholds are reached.
+`ENTRY` says what it depended on, so that other places share it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sgrun_kernels.rows import MAX_DEPTH
 
 WAYS = 32  # slots where a place's bitmask may be: a lane looks at each
 CACHE_BYTES = 64 * 2**20
+ANY_COUNTER = 2**30  # as `near`: no threshold was looked at
 
 ENTRY = np.dtype(
     [
@@ -28,10 +29,11 @@ ENTRY = np.dtype(
         # Frames below it were not looked at. 0: the depth matters too, as a token came to the bottom of the stack or to
         # its end.
         ("low", "<i4"),
+        ("near", "<i4"),  # the counters, also of frames, may differ by less than this; at least 1
         ("is_accepting", "<i4"),
         ("has_text", "<i4"),
         ("used", "<i4"),  # the launch that used it last
-        ("padding", "<i4", (3,)),  # to whole 16-byte pieces
+        ("padding", "<i4", (2,)),  # to whole 16-byte pieces
         ("stack", "<i4", (MAX_DEPTH, 2)),
     ]
 )

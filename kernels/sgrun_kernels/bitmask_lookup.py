@@ -20,6 +20,7 @@ from sgrun_kernels.fields import (
     ENTRY_IS_ACCEPTING,
     ENTRY_LEN,
     ENTRY_LOW,
+    ENTRY_NEAR,
     ENTRY_STACK,
     ENTRY_STATE,
     ENTRY_USED,
@@ -35,11 +36,12 @@ def find(row, constraint, entries, num_sets):
     """The slot that holds the bitmask of the row's place; -1 if there is none."""
     can_end, state = tl.load(row + CAN_END), tl.load(row + STATE)
     counter, depth = tl.load(row + COUNTER), tl.load(row + DEPTH)
-    slot = _first_slot(constraint, state, counter, num_sets) + tl.arange(0, WAYS)
+    slot = _first_slot(constraint, state, num_sets) + tl.arange(0, WAYS)
     entry = entries + slot * ENTRY_LEN
     kept_depth, low = tl.load(entry + ENTRY_DEPTH), tl.load(entry + ENTRY_LOW)
     is_same = (tl.load(entry + ENTRY_CONSTRAINT) == constraint) & (tl.load(entry + ENTRY_CAN_END) == can_end)
-    is_same = is_same & (tl.load(entry + ENTRY_STATE) == state) & (tl.load(entry + ENTRY_COUNTER) == counter)
+    is_same = is_same & (tl.load(entry + ENTRY_STATE) == state)
+    is_same = is_same & (tl.abs(tl.load(entry + ENTRY_COUNTER) - counter) < tl.load(entry + ENTRY_NEAR))
     # What had room to push there has it where less is on the stack; all frames that were looked at have to be there.
     has_room = (depth <= kept_depth) & (depth >= kept_depth - low)
     is_same = is_same & tl.where(low > 0, has_room, depth == kept_depth)
@@ -58,7 +60,7 @@ def take(row, constraint, own_slot, entries, now, num_sets):
     """A slot for the bitmask of the row's place: the one of its set that was used the longest ago, `own_slot` if this
     launch uses all of them. Others may take slots of the set at the same time."""
     way = tl.arange(0, WAYS)
-    first = _first_slot(constraint, tl.load(row + STATE), tl.load(row + COUNTER), num_sets)
+    first = _first_slot(constraint, tl.load(row + STATE), num_sets)
     taken = own_slot
     num_tries = 0
     while num_tries < WAYS:
@@ -75,7 +77,7 @@ def take(row, constraint, own_slot, entries, now, num_sets):
 
 
 @triton.jit
-def describe(row, constraint, low, is_accepting, entry):
+def describe(row, constraint, low, near, is_accepting, entry):
     """Writes what the bitmask that is about to be filled in depends on, as far as it is known. No token with text is
     allowed yet."""
     depth = tl.load(row + DEPTH)
@@ -85,6 +87,7 @@ def describe(row, constraint, low, is_accepting, entry):
     tl.store(entry + ENTRY_COUNTER, tl.load(row + COUNTER))
     tl.store(entry + ENTRY_DEPTH, depth)
     tl.store(entry + ENTRY_LOW, low)
+    tl.store(entry + ENTRY_NEAR, near)
     tl.store(entry + ENTRY_IS_ACCEPTING, is_accepting)
     tl.store(entry + ENTRY_HAS_TEXT, 0)
     word = tl.arange(0, 2 * MAX_DEPTH)
@@ -93,10 +96,10 @@ def describe(row, constraint, low, is_accepting, entry):
 
 
 @triton.jit
-def _first_slot(constraint, state, counter, num_sets):
-    """Of the set of a place. The stack has no part in it, since not all of it may matter. The multipliers are odd and
-    far from each other's multiples (2^32 over the golden ratio, and others as random)."""
-    mixed = constraint * -1640531535 + state * -2048144789 + counter * 668265263
+def _first_slot(constraint, state, num_sets):
+    """Of the set of a place. Stack and counter have no part in it, since they may not matter. The multipliers are odd
+    and as good as random, the first of them 2^32 over the golden ratio."""
+    mixed = constraint * -1640531535 + state * -2048144789
     mixed = (mixed ^ (mixed >> 15)) * 374761393
     return ((mixed >> 4) & 0x7FFFFFF) % num_sets * WAYS
 
@@ -109,4 +112,5 @@ def _has_frames(row, depth, entry):
     matters = (word >= 2 * tl.load(entry + ENTRY_LOW)) & (word < 2 * kept_depth)
     kept = tl.load(entry + ENTRY_STACK + word, mask=matters, other=0)
     frames = tl.load(row + STACK + word + 2 * (depth - kept_depth), mask=matters, other=0)
-    return tl.max((kept != frames).to(tl.int32), 0) == 0
+    allowed = tl.where(word % 2 == 0, 1, tl.load(entry + ENTRY_NEAR))  # sites and counters in turn
+    return tl.max((tl.abs(kept - frames) >= allowed).to(tl.int32), 0) == 0

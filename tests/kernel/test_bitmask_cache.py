@@ -22,6 +22,7 @@ from sgrun_kernels.bitmask_cache import WAYS, BitmaskCache
 PIECES = [None, b"a", b"b", b"c", b"ab", b"ca", b"cab", b"aaa", b"[", b"]", b"[[[", b"]]", b'"', b'{"', b"}]", b"1"]
 VOCABULARY = Vocabulary(PIECES, end_token_ids=[0])
 POISON = 0x5A5A5A5A
+SPELLED = b"abacabcab" * 6  # a state for each place
 
 
 class Launches:
@@ -68,9 +69,10 @@ def test_masks_are_right_in_any_order_of_launches(data: st.DataObject, first: Au
     """Places come back, others give way to them, and more of them are asked for at once than a set has slots."""
     compiled = [first, second]
     places = [(index, data.draw(cursors(compiled[index]))) for index in (0, 1) for _ in range(6)]
-    counted = compile_grammar(RegexSpec("a{60,70}"))
-    places += [(2, after(counted, b"a" * count)) for count in range(60)]
-    launches = Launches([*compiled, counted], num_sets=data.draw(st.sampled_from([1, 2])))
+    counted, spelled = compile_grammar(RegexSpec("a{20,40}")), compile_grammar(RegexSpec(SPELLED.decode()))
+    places += [(2, after(counted, b"a" * count)) for count in range(40)]
+    places += [(3, after(spelled, SPELLED[:length])) for length in range(40)]
+    launches = Launches([*compiled, counted, spelled], num_sets=data.draw(st.sampled_from([1, 2])))
     for _ in range(data.draw(st.integers(2, 5))):
         chosen = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=60))
         launches.slots(chosen, can_end=data.draw(st.booleans()))
@@ -89,7 +91,7 @@ def test_a_place_that_comes_back_finds_its_mask() -> None:
 
 
 def test_places_share_a_mask_up_to_the_frames_that_some_token_pops() -> None:
-    """Where a bracket has been opened, a token closes two at most: "cab"."""
+    """Tokens of this vocabulary close one bracket at most here."""
     compiled = compile_grammar(LarkSpec('start: "a" start "a" | "b" start "b" | "c"'))
     launches = Launches([compiled])
     alike = [(0, after(compiled, text + b"ba")) for text in (b"aaa", b"bab", b"bb", b"")]
@@ -131,6 +133,15 @@ def test_the_room_that_is_left_on_the_stack_counts_where_it_ends(order: tuple[in
     assert len(set(slots[:2] if order[0] == 1 else slots[:3])) > 1
 
 
+def test_a_counter_matters_as_far_as_a_token_brings_it_to_a_threshold() -> None:
+    """Tokens count up to three."""
+    compiled = compile_grammar(RegexSpec("a{90,99}"))
+    launches = Launches([compiled])
+    slots = [launches.slots([(0, after(compiled, b"a" * count))])[0] for count in range(99)]
+    assert len(set(slots[1:80])) == 1
+    assert len(set(slots[86:90])) == 4
+
+
 def test_masks_with_and_without_the_end_are_kept_apart() -> None:
     compiled = compile_grammar(RegexSpec("a*"))
     launches = Launches([compiled])
@@ -148,9 +159,9 @@ def test_masks_of_an_automaton_do_not_serve_the_one_that_follows_it_in_the_arena
 
 
 def test_the_least_recently_used_give_way() -> None:
-    compiled = compile_grammar(RegexSpec("a{99}"))
+    compiled = compile_grammar(RegexSpec(SPELLED.decode()))
     launches = Launches([compiled])
-    places = [(0, after(compiled, b"a" * count)) for count in range(WAYS + 9)]
+    places = [(0, after(compiled, SPELLED[:length])) for length in range(WAYS + 9)]
     slots = launches.slots(places[:WAYS])
     assert sorted(slots) == list(range(WAYS))
     launches.slots(places[:-13])
@@ -160,9 +171,9 @@ def test_the_least_recently_used_give_way() -> None:
 
 
 def test_rows_whose_set_is_in_use_have_slots_of_their_own() -> None:
-    compiled = compile_grammar(RegexSpec("a{99}"))
+    compiled = compile_grammar(RegexSpec(SPELLED.decode()))
     launches = Launches([compiled])
-    slots = launches.slots([(0, after(compiled, b"a" * count)) for count in range(WAYS + 9)])
+    slots = launches.slots([(0, after(compiled, SPELLED[:length])) for length in range(WAYS + 9)])
     assert len(set(slots)) == WAYS + 9
     assert len([slot for slot in slots if slot >= WAYS]) == 9
 
