@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_automata import automata, cursors
 
-from sgrun.grammar.automaton import ACCEPT, MOVE, OP_BITS, RETURN, Automaton
+from sgrun.grammar.automaton import ACCEPT, CALL, COUNT, MOVE, OP_BITS, RETURN, RETURN_AFTER, Automaton
 from sgrun.grammar.compiler import compile_grammar
 from sgrun.grammar.masks import token_bitmask
 from sgrun.grammar.vocabulary import Vocabulary
@@ -19,7 +19,26 @@ from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 from sgrun_kernels.automaton import row_masks_
 from sgrun_kernels.bitmask_cache import WAYS, BitmaskCache
 
-PIECES = [None, b"a", b"b", b"c", b"ab", b"ca", b"cab", b"aaa", b"[", b"]", b"[[[", b"]]", b'"', b'{"', b"}]", b"1"]
+PIECES = [
+    None,
+    b"a",
+    b"b",
+    b"c",
+    b"ab",
+    b"ca",
+    b"cab",
+    b"aaa",
+    b"[",
+    b"]",
+    b"[[[",
+    b"]]",
+    b"ba",
+    b"bc",
+    b'"',
+    b'{"',
+    b"}]",
+    b"1",
+]
 VOCABULARY = Vocabulary(PIECES, end_token_ids=[0])
 POISON = 0x5A5A5A5A
 SPELLED = b"abacabcab" * 6  # a state for each place
@@ -111,18 +130,40 @@ def test_a_stack_that_ends_above_the_frames_of_a_mask_is_another_place() -> None
     launches.slots([(0, deep._replace(stack=()))])
 
 
-def test_frames_that_only_the_end_of_the_text_pops_count() -> None:
-    table = np.zeros((4, 3), dtype=np.int32)  # other bytes, a, the end
-    table[1, 1] = MOVE | 1 << OP_BITS
-    table[1, 2] = RETURN
-    table[2, 2] = ACCEPT
-    table[3, 1] = MOVE | 2 << OP_BITS
+def handmade(table: dict[tuple[int, int], int], sites: list[list[int]], counts: list[list[int]]) -> Automaton:
+    """Entries of table by (state, column): other bytes, a, b, c, the end."""
+    entries = np.zeros((5, 5), dtype=np.int32)
+    for place, entry in table.items():
+        entries[place] = entry
     classes = np.zeros(256, dtype=np.uint8)
-    classes[ord("a")] = 1
-    sites, counts = np.array([[1, 2], [1, 3]], dtype=np.int32), np.zeros((0, 3), dtype=np.int32)
-    launches = Launches([Automaton(classes, table, sites, counts, start=1)])
+    classes[[ord("a"), ord("b"), ord("c")]] = 1, 2, 3
+    tables = (np.array(rows, dtype=np.int32).reshape(-1, width) for rows, width in ((sites, 2), (counts, 3)))
+    return Automaton(classes, entries, *tables, start=1)
+
+
+def test_frames_that_only_the_end_of_the_text_pops_count() -> None:
+    table = {(1, 1): MOVE | 1 << OP_BITS, (1, 4): RETURN, (2, 4): ACCEPT, (3, 1): MOVE | 2 << OP_BITS}
+    launches = Launches([handmade(table, [[1, 2], [1, 3]], [])])
     for site in (0, 1, 0):
         launches.slots([(0, Cursor(1, 0, ((site, 0),)))])
+
+
+def test_a_counter_that_only_the_end_of_the_text_looks_at_counts() -> None:
+    table = {(1, 1): MOVE | 1 << OP_BITS, (1, 4): COUNT, (2, 4): ACCEPT, (3, 1): MOVE | 2 << OP_BITS}
+    launches = Launches([handmade(table, [], [[5, 3, 2]])])
+    for counter in (2, 4, 3, 4, 5):
+        launches.slots([(0, Cursor(1, counter))])
+
+
+def test_counters_of_frames_count_as_far_as_they_come_to_a_threshold() -> None:
+    """Five times "ab", and then "c"; after an "a", where the number is on the stack."""
+    table = {(1, 1): CALL, (2, 2): RETURN_AFTER, (4, 3): MOVE | 4 << OP_BITS, (4, 4): ACCEPT}
+    table |= {(3, column): COUNT for column in range(5)}
+    launches = Launches([handmade(table, [[2, 3]], [[5, 1, 4]])])
+    for counter in (0, 4, 3, 1, 4, 2, 0):
+        launches.slots([(0, Cursor(2, 0, ((0, counter),)))])
+    apart = [launches.slots([(0, Cursor(2, 0, ((0, counter),)))])[0] for counter in (0, 3, 4)]
+    assert apart[0] != apart[2] and apart[1] != apart[2]
 
 
 @pytest.mark.parametrize("order", [(1, 30, 62, 63), (63, 62, 30, 1)])
@@ -140,6 +181,7 @@ def test_a_counter_matters_as_far_as_a_token_brings_it_to_a_threshold() -> None:
     slots = [launches.slots([(0, after(compiled, b"a" * count))])[0] for count in range(99)]
     assert len(set(slots[1:80])) == 1
     assert len(set(slots[86:90])) == 4
+    assert launches.slots([(0, after(compiled, b"a" * 88))]) == [slots[88]]
 
 
 def test_masks_with_and_without_the_end_are_kept_apart() -> None:
