@@ -19,26 +19,8 @@ from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 from sgrun_kernels.automaton import row_masks_
 from sgrun_kernels.bitmask_cache import WAYS, BitmaskCache
 
-PIECES = [
-    None,
-    b"a",
-    b"b",
-    b"c",
-    b"ab",
-    b"ca",
-    b"cab",
-    b"aaa",
-    b"[",
-    b"]",
-    b"[[[",
-    b"]]",
-    b"ba",
-    b"bc",
-    b'"',
-    b'{"',
-    b"}]",
-    b"1",
-]
+LETTERS = [b"a", b"b", b"c", b"ab", b"ba", b"bc", b"ca", b"aaa", b"cab"]
+PIECES = [None, *LETTERS, b"[", b"]", b"[[[", b"]]", b'"', b'{"', b"}]", b"1"]
 VOCABULARY = Vocabulary(PIECES, end_token_ids=[0])
 POISON = 0x5A5A5A5A
 SPELLED = b"abacabcab" * 6  # a state for each place
