@@ -262,8 +262,10 @@ def profile(suite: Suite) -> None:
 def kernels(suite: Suite) -> None:
     """The kernels by themselves, each against its floor; a script each."""
     root = Path(__file__).parents[1]
-    paths = ["", "kernels", "kernels/benchmarks"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(root / path) for path in paths)}
+    paths = [str(root / path) for path in ("", "kernels", "kernels/benchmarks")]
+    if "PYTHONPATH" in os.environ:
+        paths.append(os.environ["PYTHONPATH"])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     flags = ["--smoke"] if suite.is_smoke else []
     for script, *options in (
         ["kernels/benchmarks/attention.py"],
