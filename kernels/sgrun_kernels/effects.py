@@ -53,20 +53,44 @@ def effective(x, first_strip, effects):
     TILE: tl.constexpr = x.shape[0]
     token = tokens_of(first_strip, TILE)
     if adjustment >= 0:
-        is_token = token < vocab_size
-        place = adjustment.to(tl.int64) * vocab_size + token
-        x = _penalised(x, tl.load(seen + place, mask=is_token, other=0), row)
-        x += tl.load(bias + place, mask=is_token, other=0.0)
+        x = _adjusted(x, token, token < vocab_size, row, seen, bias, adjustment.to(tl.int64) * vocab_size)
     if automaton >= 0:
         word = lines_of(first_strip, TILE)
         bits = tl.load(mask + word, mask=word < mask_len, other=0)
         bits = tl.reshape(tl.broadcast_to(bits[:, :, None], [TILE, LINES, LINE]), [TILE, STRIP])
         x = tl.where((bits >> (token % LINE)) & 1 != 0, x, float("-inf"))
     if is_banned:
-        for i in range(_num_stops(row)):
-            x = tl.where(token == tl.load(row + STOP_IDS + i), float("-inf"), x)
+        x = _without_banned(x, token, row)
     if (first_strip + TILE) * STRIP > vocab_size:
         x = tl.where(token < vocab_size, x, float("-inf"))
+    return x
+
+
+@triton.jit
+def effective_at(x, token, inside, effects):
+    """The same of logits of any tokens; those not `inside` are -inf before and after."""
+    row, mask, seen, bias, vocab_size, _, adjustment, automaton, is_banned = effects
+    if adjustment >= 0:
+        x = _adjusted(x, token, inside, row, seen, bias, adjustment.to(tl.int64) * vocab_size)
+    if automaton >= 0:
+        bits = tl.load(mask + token // LINE, mask=inside, other=0)
+        x = tl.where((bits >> (token % LINE)) & 1 != 0, x, float("-inf"))
+    if is_banned:
+        x = _without_banned(x, token, row)
+    return x
+
+
+@triton.jit
+def _adjusted(x, token, inside, row, seen, bias, start):
+    """With penalties and bias, which begin at `start`."""
+    x = _penalised(x, tl.load(seen + start + token, mask=inside, other=0), row)
+    return x + tl.load(bias + start + token, mask=inside, other=0.0)
+
+
+@triton.jit
+def _without_banned(x, token, row):
+    for i in range(_num_stops(row)):
+        x = tl.where(token == tl.load(row + STOP_IDS + i), float("-inf"), x)
     return x
 
 

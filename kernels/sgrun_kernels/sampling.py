@@ -1,21 +1,24 @@
-"""Sampling in Triton, three launches for rows of any mix: one reads the logits once, strip by strip; the second reads
-those of rows with top_k or top_p, to find where to cut; the third draws, and reads the logits of rows with a cut again.
+"""Sampling in Triton, two launches for rows of any mix: one reads the logits once, band by band; the second draws. Of
+rows with top_k, top_p or min_p it first looks through the groups that hold all likely tokens, or, where these are many,
+reads all logits again, once to find where to cut and once to sum what is kept.
 
-Which token is drawn depends on float32 logits and masses, on sums of float32 within a strip of 256 tokens, and else on
-integers; so neither the other rows nor a row's place have a part in it. What float32 leaves: a token's probability is
-right to about 1e-6 of itself, one below 1e-12 of the likeliest is 0, and the edge of top_p or min_p may lie one token
-off where a token reaches it to 1e-6.
+Which token is drawn depends on float32 logits and masses, on sums of float32 within a band of 1,024 tokens (15
+additions from any token to its sum), and else on integers; so neither the other rows nor a row's place have a part in
+it. What float32 leaves: a token's probability is right to about 1e-6 of itself, one below 1e-12 of the likeliest is 0,
+and the edge of top_p or min_p may lie one token off where a token reaches it to 1e-6.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgrun_kernels.cuts import find_bracket, has_cut, is_last, is_plain
-from sgrun_kernels.draws import draw, draw_plain, finish
+from sgrun_kernels.cuts import BINS, is_last, is_plain
+from sgrun_kernels.draws import draw, draw_plain, finish, uniform_bits_of
 from sgrun_kernels.effects import effective, effects_of, float_at, has_mask_alone, mask_alone
 from sgrun_kernels.fields import (
     ADJUSTMENT,
@@ -23,31 +26,38 @@ from sgrun_kernels.fields import (
     TEMPERATURE,
     TOP_K,
     TOP_P,
-    WANTS_LOGPROB,
 )
-from sgrun_kernels.histograms import BINS, fill, find_cut, range_of
+from sgrun_kernels.groups import AT_ONCE, load_groups
+from sgrun_kernels.histograms import bins_between, fill, find_cut, range_of
 from sgrun_kernels.masses import LOG2_E, UNIT, mass_of
-from sgrun_kernels.overlap import await_previous, launch_options, release_next
+from sgrun_kernels.overlap import await_previous, launch_options
 from sgrun_kernels.reference_sampling import top_logprobs
-from sgrun_kernels.rows import Adjustments, Rows, lanes_of
-from sgrun_kernels.strips import LINE, LINES, STRIP, finite, lines_of, load_tile, tokens_of
+from sgrun_kernels.rows import Adjustments, Rows
+from sgrun_kernels.scan import scan_kernel
+from sgrun_kernels.strips import (
+    BAND,
+    STRIP,
+    bands_of,
+    by_band,
+    load_tile,
+    sum_of_bands,
+)
 from sgrun_kernels.workspace import SampleWorkspace
 
 __all__ = ["sample_", "top_logprobs"]
 
-# The settings are measured: a program reads PARTS tiles of strips, all at once where a row has a bitmask at most; with
-# the registers that the compiler would like to have, fewer programs are under way, and it is slower.
-PARTS = 4
-SCAN_TILE = 4
+# The settings are measured: a program reads a tile of strips at once where a row has a bitmask at most, else one band
+# after the other; with the registers that the compiler would like to have, fewer programs are under way.
+SCAN_TILE = 16
 SCAN_WARPS = 4
-SCAN_REGISTERS = 80
-CUT_TILE = 8
-CUT_WARPS = 8
-CUT_PROGRAMS = 396  # three for each of 132 multiprocessors
-CUT_REGISTERS = 80
-# Strips of a row, padded: no fewer than a program has threads. With one, Triton 3.6 makes code that reads beyond its
+DRAW_TILE = 16
+DRAW_WARPS = 8
+SCAN_REGISTERS = 64
+DRAW_REGISTERS = 128
+DRAW_PROGRAMS = 2  # of a multiprocessor
+# Bands of a row, padded: no fewer than a program has threads. With fewer, Triton 3.6 makes code that reads beyond its
 # shared memory.
-MIN_STRIPS = 256
+MIN_BANDS = 128
 ZERO_BITS = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}  # of a logit in float32
 
 
@@ -61,10 +71,10 @@ def sample_(
 ) -> None:
     """See the twin. `workspace` has at least as many rows as `logits`."""
     num_rows, vocab_size = logits.shape
-    num_strips = workspace.stats.shape[2]
+    num_bands = workspace.stats.shape[2]
     assert logits.stride(1) == 1, logits.stride()
     assert num_rows <= len(workspace.stats), (num_rows, len(workspace.stats))
-    assert num_strips == triton.cdiv(vocab_size, STRIP.value), (num_strips, vocab_size)
+    assert num_bands == triton.cdiv(vocab_size, BAND.value * STRIP.value), (num_bands, vocab_size)
     assert adjustments.bias.shape[1] == vocab_size, (adjustments.bias.shape, vocab_size)
     shared = (
         logits,
@@ -76,200 +86,65 @@ def sample_(
         workspace.stats,
         workspace.brackets,
         workspace.num_ties,
+        workspace.counts,
+        workspace.groups,
+        workspace.num_groups,
+        workspace.queues,
+        workspace.num_queued,
     )
-    sizes = vocab_size, logits.stride(0), masks.shape[1], num_strips
-    strips = max(triton.next_power_of_2(num_strips), MIN_STRIPS)
-    scan_arrivals, count_arrivals, keep_arrivals = workspace.arrivals
-    _scan_kernel[(triton.cdiv(num_strips, SCAN_TILE * PARTS), num_rows)](
+    sizes = vocab_size, logits.stride(0), masks.shape[1], num_bands, workspace.queues.shape[1]
+    bands = max(triton.next_power_of_2(num_bands), MIN_BANDS)
+    options = launch_options()
+    scan_kernel[(triton.cdiv(num_bands, SCAN_TILE // BAND.value), num_rows)](
         *shared,
-        workspace.samples,
-        scan_arrivals,
+        workspace.group_maxes,
+        workspace.arrivals,
         *sizes,
-        STRIPS=strips,
+        BANDS=bands,
+        MAX_GROUPS=workspace.groups.shape[1],
         TILE=SCAN_TILE,
-        PARTS=PARTS,
+        OVERLAPS=options["OVERLAPS"],
         num_warps=SCAN_WARPS,
         maxnreg=SCAN_REGISTERS,
     )
-    programs = min(num_rows * triton.cdiv(num_strips, CUT_TILE * PARTS), CUT_PROGRAMS)
-    lanes = lanes_of(num_rows, rows)
-    _count_kernel[(programs,)](
+    num_tiles = triton.cdiv(num_bands, DRAW_TILE // BAND.value)
+    programs = min(num_rows * num_tiles, _max_programs(logits.device))
+    _draw_kernel[(max(num_rows, programs),)](
         *shared,
-        workspace.counts,
         workspace.masses,
         workspace.above,
-        count_arrivals,
-        num_rows,
-        *sizes,
-        STRIPS=strips,
-        TILE=CUT_TILE,
-        PARTS=PARTS,
-        ROWS=lanes,
-        ZERO_BITS=ZERO_BITS[logits.dtype],
-        num_warps=CUT_WARPS,
-        maxnreg=CUT_REGISTERS,
-        **launch_options(),
-    )
-    _draw_kernel[(num_rows + programs,)](
-        *shared,
         workspace.kept,
         workspace.ties,
-        keep_arrivals,
+        workspace.arrivals,
         num_rows,
         *sizes,
-        STRIPS=strips,
-        TILE=CUT_TILE,
-        PARTS=PARTS,
-        ROWS=lanes,
-        num_warps=CUT_WARPS,
-        maxnreg=CUT_REGISTERS,
-        **launch_options(),
+        BANDS=bands,
+        MAX_GROUPS=workspace.groups.shape[1],
+        TILE=DRAW_TILE,
+        ZERO_BITS=ZERO_BITS[logits.dtype],
+        num_warps=DRAW_WARPS,
+        maxnreg=DRAW_REGISTERS,
+        **options,
     )
 
 
-@triton.jit
-def _scan_kernel(
-    logits,
-    row_ids,
-    words,
-    masks,
-    seen,
-    bias,
-    stats,
-    brackets,
-    num_ties,
-    samples,
-    arrivals,
-    vocab_size,
-    stride,
-    mask_len,
-    num_strips,
-    STRIPS: tl.constexpr,
-    TILE: tl.constexpr,
-    PARTS: tl.constexpr,
-):
-    """One program for each tile of each row. Rows with cuts also take samples, and the last program of such a row says
-    between which logits the cut lies."""
-    index = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * TILE * PARTS
-    logits += index * stride
-    row_id = tl.load(row_ids + index).to(tl.int64)
-    row = words + row_id * ROW_LEN
-    effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
-    temperature = float_at(row + TEMPERATURE)
-    scale = tl.where(temperature > 0, LOG2_E / tl.where(temperature > 0, temperature, 1.0), 0.0)
-    is_cut = (temperature > 0) & has_cut(row, vocab_size)
-    wants_logprob = tl.load(row + WANTS_LOGPROB)
-    stats += index * 4 * num_strips
-    samples += index * num_strips * LINES
-    if has_mask_alone(effects):
-        _scan(
-            logits, first, mask_alone(effects), scale, is_cut, wants_logprob, stats, samples, num_strips, TILE * PARTS
-        )
-    else:
-        for part in range(PARTS):
-            _scan(logits, first + part * TILE, effects, scale, is_cut, wants_logprob, stats, samples, num_strips, TILE)
-    if is_cut:
-        if is_last(arrivals + index, tl.num_programs(0)):
-            find_bracket(stats, samples, brackets + index * 4, num_ties + index, row, vocab_size, num_strips, STRIPS)
-    elif first == 0:
-        tl.store(brackets + index * 4, float("nan"))
+@functools.cache
+def _max_programs(device: torch.device) -> int:
+    """How many programs share the tiles of rows with a cut: as many as run at once."""
+    is_gpu = device.type == "cuda"
+    return DRAW_PROGRAMS * torch.cuda.get_device_properties(device).multi_processor_count if is_gpu else 2
 
 
 @triton.jit
-def _scan(logits, first, effects, scale, is_cut, wants_logprob, stats, samples, num_strips, TILE: tl.constexpr):
-    """Writes what there is to know of a tile of logits. `scale`: log2(e) / temperature, 0 for greedy rows."""
-    raw = load_tile(logits, first, effects[4], TILE).to(tl.float32)
-    strip = first + tl.arange(0, TILE)
-    inside = strip < num_strips
-    if wants_logprob != 0:
-        likely = tl.where(tokens_of(first, TILE) < effects[4], raw, float("-inf"))
-        highest = tl.max(likely, 1)
-        tl.store(stats + 2 * num_strips + strip, highest, mask=inside)
-        raw_mass = tl.sum(tl.exp2((likely - finite(highest)[:, None]) * LOG2_E), 1)
-        tl.store(stats + 3 * num_strips + strip, raw_mass, mask=inside)
-    x = effective(raw, first, effects)
-    highest = tl.max(x, 1)
-    mass = raw * 0.0  # NaN where a logit is not finite
-    if scale > 0:
-        mass += tl.exp2((x - finite(highest)[:, None]) * scale)
-    tl.store(stats + strip, highest, mask=inside)
-    tl.store(stats + num_strips + strip, tl.sum(mass, 1), mask=inside)
-    if is_cut:
-        line = lines_of(first, TILE)
-        chosen = (line * -1640531535 >> 27) & (LINE - 1)  # spread by Knuth's multiplier, 2^32 / golden ratio
-        is_sample = tl.arange(0, LINE)[None, None, :] == chosen[:, :, None]
-        sample = tl.sum(tl.where(is_sample, tl.reshape(x, [TILE, LINES, LINE]), 0.0), 2)
-        tl.store(samples + line, sample, mask=inside[:, None])
-
-
-@triton.jit(do_not_specialize=["num_rows"])
-def _count_kernel(
-    logits,
-    row_ids,
-    words,
-    masks,
-    seen,
-    bias,
-    stats,
-    brackets,
-    num_ties,
-    counts,
-    bin_masses,
-    above,
-    arrivals,
-    num_rows,
-    vocab_size,
-    stride,
-    mask_len,
-    num_strips,
-    STRIPS: tl.constexpr,
-    TILE: tl.constexpr,
-    PARTS: tl.constexpr,
-    ROWS: tl.constexpr,
-    ZERO_BITS: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-):
-    """The programs share the tiles of the rows whose cut is to be found; the last one of a row finds it. ZERO_BITS: how
-    many bits of a logit in float32 are 0 for sure."""
-    await_previous(OVERLAPS, RELEASES=False)
-    lane = tl.arange(0, ROWS)
-    low = tl.load(brackets + lane * 4, mask=lane < num_rows, other=float("nan"))
-    high = tl.load(brackets + lane * 4 + 1, mask=lane < num_rows, other=float("nan"))
-    rank = tl.cumsum((high > low).to(tl.int32), 0)
-    num_tiles = tl.cdiv(num_strips, TILE * PARTS)
-    for item in range(tl.program_id(0), tl.max(rank, 0) * num_tiles, tl.num_programs(0)):
-        index = tl.min(tl.where(rank == item // num_tiles + 1, lane, ROWS), 0).to(tl.int64)
-        row_id = tl.load(row_ids + index).to(tl.int64)
-        row = words + row_id * ROW_LEN
-        effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
-        bracket = brackets + index * 4
-        scale = LOG2_E / float_at(row + TEMPERATURE)
-        logits_of = logits + index * stride, effects, tl.load(bracket + 2), scale, num_strips
-        bins_of = counts + index * BINS, bin_masses + index * BINS, above + index
-        zero_bits = tl.where(tl.load(row + ADJUSTMENT) < 0, ZERO_BITS, 0)
-        by_count, by_mass = tl.load(row + TOP_K) < vocab_size, float_at(row + TOP_P) < 1
-        lowest, highest = range_of(bracket, zero_bits)
-        first, mass = item % num_tiles * TILE * PARTS, tl.full((), 0, tl.int64)
-        for part in range(PARTS):
-            mass += fill(first + part * TILE, logits_of, bins_of, lowest, highest, zero_bits, by_count, by_mass, TILE)
-        tl.atomic_add(above + index, mass, sem="relaxed")
-        if is_last(arrivals + index, num_tiles):
-            total = _total_mass(stats + index * 4 * num_strips, scale, num_strips, STRIPS)
-            find_cut(logits_of, bins_of, bracket, num_ties + index, total, zero_bits, row, vocab_size, TILE)
-    release_next(OVERLAPS)
-
-
-@triton.jit
-def _total_mass(stats, scale, num_strips, STRIPS: tl.constexpr):
+def _total_mass(stats, scale, num_bands, BANDS: tl.constexpr):
     """Of all tokens, in units of the likeliest, float64."""
-    strip = tl.arange(0, STRIPS)
-    highest = tl.load(stats + strip, mask=strip < num_strips, other=float("-inf"))
-    mass = tl.load(stats + num_strips + strip, mask=strip < num_strips, other=0.0)
+    band = tl.arange(0, BANDS)
+    highest = tl.load(stats + band, mask=band < num_bands, other=float("-inf"))
+    mass = tl.load(stats + num_bands + band, mask=band < num_bands, other=0.0)
     return tl.sum(mass.to(tl.float64) * tl.exp2((highest - tl.max(highest, 0)) * scale).to(tl.float64), 0)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "max_rows"])
 def _draw_kernel(
     logits,
     row_ids,
@@ -280,6 +155,13 @@ def _draw_kernel(
     stats,
     brackets,
     num_ties,
+    counts,
+    groups,
+    num_groups,
+    queues,
+    num_queued,
+    bin_masses,
+    above,
     kept,
     ties,
     arrivals,
@@ -287,65 +169,186 @@ def _draw_kernel(
     vocab_size,
     stride,
     mask_len,
-    num_strips,
-    STRIPS: tl.constexpr,
+    num_bands,
+    max_rows,
+    BANDS: tl.constexpr,
+    MAX_GROUPS: tl.constexpr,
     TILE: tl.constexpr,
-    PARTS: tl.constexpr,
-    ROWS: tl.constexpr,
+    ZERO_BITS: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """A program for each row without a cut; those behind them share the tiles of the others, to sum what is kept. The
-    last one of a row draws."""
+    """Draws rows without a cut. Then the programs share rows with a listed cut; the tiles of rows whose cut is to be
+    found, and the last program of a row finds it; and those of all rows with a cut, to sum what is kept, and the last
+    one of a row draws. They take them in this order, so that one that waits for a cut waits for others at work.
+    ZERO_BITS: how many bits of a logit in float32 are 0 for sure. `num_queued`: length of each queue, programs that
+    have ended, items taken."""
+    start = tl.program_id(0)
+    count_arrivals, keep_arrivals, found = arrivals + max_rows, arrivals + 2 * max_rows, arrivals + 3 * max_rows
+    index = tl.minimum(start, num_rows - 1).to(tl.int64)
+    row_id = tl.load(row_ids + index).to(tl.int64)
+    row = words + row_id * ROW_LEN
+    effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
+    bits = uniform_bits_of(row)
     await_previous(OVERLAPS)
-    strip = tl.arange(0, STRIPS)
-    if tl.program_id(0) < num_rows:
-        index = tl.program_id(0).to(tl.int64)
-        stats += index * 4 * num_strips
-        highest = tl.load(stats + strip, mask=strip < num_strips, other=float("-inf"))
-        mass = tl.load(stats + num_strips + strip, mask=strip < num_strips, other=0.0)
+    own, own_stats = logits + index * stride, stats + index * 4 * num_bands
+    band = tl.arange(0, BANDS)
+    inside = band < num_bands
+    highest = tl.load(own_stats + band, mask=inside, other=float("-inf"))
+    mass = tl.load(own_stats + num_bands + band, mask=inside, other=0.0)
+    is_listed, is_plain_row = tl.load(num_groups + index) > 0, is_plain(brackets + index * 4)
+    if (start < num_rows) & is_plain_row:
+        token = draw_plain(own, effects, highest, mass, row, bits)
+        finish(token, own, own_stats, row, num_bands, BANDS)
+    num_tiles = tl.cdiv(num_bands, TILE // BAND)
+    num_counts = tl.load(num_queued) * num_tiles
+    num_items = num_counts + tl.load(num_queued + 1) * num_tiles
+    item = tl.full((), -1, tl.int32)
+    if (start >= num_rows) | is_plain_row | (is_listed == 0):
+        item = _next_item(num_queued, num_items)
+    while item < num_items:
+        is_row, is_count = item < 0, (item >= 0) & (item < num_counts)
+        place = tl.maximum(item - tl.where(is_count, 0, num_counts), 0)
+        first = place % num_tiles * TILE
+        if is_row == 0:
+            index = tl.load(queues + place // num_tiles + tl.where(is_count, 0, max_rows)).to(tl.int64)
+        own = logits + index * stride
         row_id = tl.load(row_ids + index).to(tl.int64)
+        raw = load_tile(own, first, tl.where(is_row, 0, vocab_size), TILE)
+        tl.debug_barrier()  # as above
         row = words + row_id * ROW_LEN
         effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
-        logits += index * stride
-        if is_plain(brackets + index * 4):
-            token = draw_plain(logits, effects, highest, mass, row)
-            finish(token, logits, stats, row, num_strips, STRIPS)
-    else:
-        lane = tl.arange(0, ROWS)
-        low = tl.load(brackets + lane * 4, mask=lane < num_rows, other=float("nan"))
-        rank = tl.cumsum((low == low).to(tl.int32), 0)
-        num_tiles = tl.cdiv(num_strips, TILE * PARTS)
-        for item in range(tl.program_id(0) - num_rows, tl.max(rank, 0) * num_tiles, tl.num_programs(0) - num_rows):
-            index = tl.min(tl.where(rank == item // num_tiles + 1, lane, ROWS), 0).to(tl.int64)
-            row_id = tl.load(row_ids + index).to(tl.int64)
-            row = words + row_id * ROW_LEN
-            effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
-            own, own_kept, own_ties = logits + index * stride, kept + index * num_strips, ties + index * num_strips
-            best, cut = tl.load(brackets + index * 4 + 2), tl.load(brackets + index * 4 + 3)
-            scale = LOG2_E / float_at(row + TEMPERATURE)
-            first = item % num_tiles * TILE * PARTS
-            if has_mask_alone(effects):
-                _keep(own, first, mask_alone(effects), best, cut, scale, own_kept, own_ties, num_strips, TILE * PARTS)
+        scale = LOG2_E / float_at(row + TEMPERATURE)
+        zero_bits = tl.where(tl.load(row + ADJUSTMENT) < 0, ZERO_BITS, 0)
+        bracket, own_stats = brackets + index * 4, stats + index * 4 * num_bands
+        bins_of = counts + index * BINS, bin_masses + index * BINS, above + index
+        listed_groups = groups + index * MAX_GROUPS, tl.load(num_groups + index)
+        own_kept, own_ties = kept + index * num_bands, ties + index * num_bands
+        is_searched = tl.load(bracket) < tl.load(bracket + 1)
+        finds, draws = is_row & is_searched, is_row
+        if is_row:
+            if is_searched:
+                _count_groups(own, effects, listed_groups, scale, bracket, bins_of, row, zero_bits)
+        elif is_count:
+            _count(raw, own, first, effects, scale, bracket, bins_of, row, zero_bits, TILE)
+            finds = is_last(count_arrivals + index, num_tiles)
+        if finds:
+            total = _total_mass(own_stats, scale, num_bands, BANDS)
+            logits_of = own, effects, tl.load(bracket + 2), scale, num_bands * BAND, listed_groups
+            find_cut(logits_of, bins_of, bracket, num_ties + index, total, zero_bits, row, vocab_size)
+            tl.debug_barrier()
+            if is_row == 0:
+                tl.atomic_xchg(found + index, 1)
+        if is_row:
+            _keep_groups(own, effects, listed_groups, scale, bracket, bins_of)
+        elif is_count == 0:
+            if is_searched:
+                while tl.atomic_add(found + index, 0, sem="acquire") == 0:
+                    pass
+            _keep(raw, own, first, effects, scale, bracket, own_kept, own_ties, num_bands, TILE)
+            draws = is_last(keep_arrivals + index, num_tiles)
+        if draws:
+            tl.store(found + index, 0)
+            if is_row:
+                weight = tl.load(bins_of[1] + band, mask=inside, other=0)
+                num_at_cut = tl.load(bins_of[0] + band, mask=inside, other=0)
+                tl.debug_barrier()
+                tl.store(bins_of[1] + band, tl.zeros((BANDS,), tl.int64), mask=inside)
+                tl.store(bins_of[0] + band, tl.zeros((BANDS,), tl.int32), mask=inside)
             else:
-                for part in range(PARTS):
-                    _keep(own, first + part * TILE, effects, best, cut, scale, own_kept, own_ties, num_strips, TILE)
-            if is_last(arrivals + index, num_tiles):
-                own_stats = stats + index * 4 * num_strips
-                highest = tl.load(own_stats + strip, mask=strip < num_strips, other=float("-inf"))
-                weight = (tl.load(own_kept + strip, mask=strip < num_strips, other=0.0) * UNIT).to(tl.int64)
-                num_at_cut = tl.load(own_ties + strip, mask=strip < num_strips, other=0)
-                before = tl.cumsum(num_at_cut, 0) - num_at_cut
-                kept_ties = tl.minimum(tl.maximum(tl.load(num_ties + index) - before, 0), num_at_cut)
-                weight += kept_ties * mass_of(cut, best, scale)
-                token = draw(own, effects, weight, kept_ties, highest, cut, scale, row)
-                finish(token, own, own_stats, row, num_strips, STRIPS)
+                weight = (tl.load(own_kept + band, mask=inside, other=0.0) * UNIT).to(tl.int64)
+                num_at_cut = tl.load(own_ties + band, mask=inside, other=0)
+            highest = tl.load(own_stats + band, mask=inside, other=float("-inf"))
+            best, cut = tl.load(bracket + 2), tl.load(bracket + 3)
+            before = tl.cumsum(num_at_cut, 0) - num_at_cut
+            kept_ties = tl.minimum(tl.maximum(tl.load(num_ties + index) - before, 0), num_at_cut)
+            weight += kept_ties * mass_of(cut, best, scale)
+            token = draw(own, effects, weight, kept_ties, highest, cut, scale, row, uniform_bits_of(row))
+            finish(token, own, own_stats, row, num_bands, BANDS)
+        item = _next_item(num_queued, num_items)
+    if num_items > 0:
+        _empty_queues(num_queued)
 
 
 @triton.jit
-def _keep(logits, first, effects, best, cut, scale, kept, ties, num_strips, TILE: tl.constexpr):
-    """Writes the mass above the cut and the number of tokens at it of each strip of a tile."""
-    strip = first + tl.arange(0, TILE)
-    x = effective(load_tile(logits, first, effects[4], TILE).to(tl.float32), first, effects)
+def _next_item(num_queued, num_items):
+    """What this program does next. None begins before those in front of it have."""
+    item = num_items
+    if num_items > 0:
+        item = tl.atomic_add(num_queued + 3, 1, sem="relaxed")
+    return item
+
+
+@triton.jit
+def _empty_queues(num_queued):
+    """Done by the last program."""
+    if is_last(num_queued + 2, tl.num_programs(0)):
+        tl.store(num_queued + tl.arange(0, 4), 0)
+
+
+@triton.jit
+def _count_groups(logits, effects, groups, scale, bracket, bins_of, row, zero_bits):
+    """Counts the tokens of listed groups that lie in the bracket."""
+    best = tl.load(bracket + 2)
+    lowest, highest = range_of(bracket, zero_bits)
+    bins = bins_between(lowest, highest, zero_bits)
+    by_count, by_mass = tl.load(row + TOP_K) < effects[4], float_at(row + TOP_P) < 1
+    for first in range(0, groups[1], AT_ONCE):
+        x, _ = load_groups(logits, groups, first, effects)
+        fill(x, best, scale, bins_of, bins, by_count, by_mass)
+    tl.debug_barrier()
+
+
+@triton.jit
+def _keep_groups(logits, effects, groups, scale, bracket, bins_of):
+    """Sums mass above the cut and number of tokens at it of each band of listed groups, in the bins of their row."""
+    best, cut = tl.load(bracket + 2), tl.load(bracket + 3)
+    for first in range(0, groups[1], AT_ONCE):
+        x, token = load_groups(logits, groups, first, effects)
+        tl.atomic_add(bins_of[1] + token // (BAND * STRIP), mass_of(x, best, scale), mask=x > cut, sem="relaxed")
+        tl.atomic_add(bins_of[0] + token // (BAND * STRIP), 1, mask=x == cut, sem="relaxed")
+    tl.debug_barrier()
+
+
+@triton.jit
+def _count(raw, logits, first, effects, scale, bracket, bins_of, row, zero_bits, TILE: tl.constexpr):
+    """Counts the tokens of a tile that lie in the bracket, and sums the masses of those above it."""
+    best, high = tl.load(bracket + 2), tl.load(bracket + 1)
+    lowest, highest = range_of(bracket, zero_bits)
+    bins = bins_between(lowest, highest, zero_bits)
+    by_count, by_mass = tl.load(row + TOP_K) < effects[4], float_at(row + TOP_P) < 1
+    if has_mask_alone(effects):
+        _count_tile(raw, first, mask_alone(effects), scale, best, high, bins_of, bins, by_count, by_mass)
+    else:
+        for own in range(first, first + TILE, BAND):
+            own_raw = load_tile(logits, own, effects[4], BAND)
+            _count_tile(own_raw, own, effects, scale, best, high, bins_of, bins, by_count, by_mass)
+
+
+@triton.jit
+def _count_tile(raw, first, effects, scale, best, high, bins_of, bins, by_count, by_mass):
+    x = effective(raw.to(tl.float32), first, effects)
+    if by_mass & (high < float("inf")):
+        mass = sum_of_bands(by_band(tl.where(x >= high, tl.exp2((x - best) * scale), 0.0)))
+        tl.atomic_add(bins_of[2], tl.sum((mass * UNIT).to(tl.int64), 0), sem="relaxed")
+    fill(x, best, scale, bins_of, bins, by_count, by_mass)
+
+
+@triton.jit
+def _keep(raw, logits, first, effects, scale, bracket, kept, ties, num_bands, TILE: tl.constexpr):
+    """Writes the mass above the cut and the number of tokens at it of each band of a tile."""
+    best, cut = tl.load(bracket + 2), tl.load(bracket + 3)
+    if has_mask_alone(effects):
+        _keep_tile(raw, first, mask_alone(effects), scale, best, cut, kept, ties, num_bands, TILE)
+    else:
+        for own in range(first, first + TILE, BAND):
+            own_raw = load_tile(logits, own, effects[4], BAND)
+            _keep_tile(own_raw, own, effects, scale, best, cut, kept, ties, num_bands, BAND)
+
+
+@triton.jit
+def _keep_tile(raw, first, effects, scale, best, cut, kept, ties, num_bands, TILE: tl.constexpr):
+    x = by_band(effective(raw.to(tl.float32), first, effects))
+    band = bands_of(first, TILE)
     mass = tl.where(x > cut, tl.exp2((x - best) * scale), 0.0)
-    tl.store(kept + strip, tl.sum(mass, 1), mask=strip < num_strips)
-    tl.store(ties + strip, tl.sum((x == cut).to(tl.int32), 1), mask=strip < num_strips)
+    tl.store(kept + band, sum_of_bands(mass), mask=band < num_bands)
+    tl.store(ties + band, sum_of_bands((x == cut).to(tl.int32)), mask=band < num_bands)

@@ -3,6 +3,7 @@ of them against the exact distributions."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sgrun.engine.sampler import SampleRow, sample
 from sgrun.types import SamplingParams
 from sgrun_kernels import reference_sampling, sampling
 from sgrun_kernels.rows import MAX_STOP_IDS, NOT_FINITE, NOTHING_ALLOWED, Adjustments, new_records
-from sgrun_kernels.workspace import SampleWorkspace
+from sgrun_kernels.workspace import MAX_GROUPS, SampleWorkspace
 
 IMPLEMENTATIONS = implementations(reference_sampling, sampling)
 CLASSES: dict[str, dict[str, Any]] = {
@@ -36,8 +37,9 @@ CLASSES: dict[str, dict[str, Any]] = {
 class Case:
     """Rows for both sides: what the host's sampler is told, and records with masks and adjustments."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, max_groups: int = MAX_GROUPS) -> None:
         self.vocab_size = vocab_size
+        self.max_groups = max_groups
         self.host: list[SampleRow] = []
         self.masks: list[np.ndarray] = []
         self.seen: list[np.ndarray] = []
@@ -95,10 +97,13 @@ class Case:
             torch.tensor(np.stack(self.bias) if self.bias else none, dtype=torch.float32),
         )
         workspace = SampleWorkspace.allocate(len(order), self.vocab_size, rows.words.device)
-        for tensor in (workspace.stats, workspace.samples, workspace.kept):
+        workspace = replace(workspace, groups=torch.empty((len(order), self.max_groups), dtype=torch.int32))
+        for tensor in (workspace.stats, workspace.kept, workspace.group_maxes):
             tensor.fill_(float("nan"))
         workspace.brackets.copy_(torch.tensor([-1.0, 2.0, 1.0, 0.5]))
         workspace.num_ties.fill_(10**9)
+        workspace.groups.fill_(10**9)
+        workspace.num_groups.fill_(7)
         workspace.ties.fill_(10**9)
         ids = torch.tensor(order, dtype=torch.int32)
         masks = torch.tensor(np.stack(self.masks))
@@ -110,7 +115,7 @@ class Case:
             adjustments,
             workspace,
         )
-        empty = (workspace.counts, workspace.masses, workspace.above, workspace.arrivals)
+        empty = (workspace.counts, workspace.masses, workspace.above, workspace.arrivals, workspace.num_queued)
         assert not any(tensor.any() for tensor in empty)
         return records_of(rows)
 
@@ -128,10 +133,10 @@ def random_mask(generator: np.random.Generator, vocab_size: int, share: float) -
     return np.packbits(bits, bitorder="little").view("<i4")
 
 
-def mixed_case(vocab_size: int, repeats: int) -> Case:
+def mixed_case(vocab_size: int, repeats: int, max_groups: int = MAX_GROUPS) -> Case:
     """Rows of every class, with and without masks and bans."""
     generator = np.random.default_rng(vocab_size)
-    case = Case(vocab_size)
+    case = Case(vocab_size, max_groups)
     for repeat in range(repeats):
         for number, options in enumerate(CLASSES.values()):
             has_mask = (repeat + number) % 3 == 1
@@ -156,12 +161,19 @@ def random_logits(case: Case, dtype: torch.dtype, scale: float = 3.0) -> torch.T
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize(
-    ("vocab_size", "dtype"), [(33, torch.float32), (300, torch.bfloat16), (2049, torch.float16), (4500, torch.bfloat16)]
+    ("vocab_size", "dtype", "max_groups"),
+    [
+        (33, torch.float32, MAX_GROUPS),
+        (300, torch.bfloat16, MAX_GROUPS),
+        (2049, torch.float16, 8),
+        (4500, torch.bfloat16, 16),
+        (4500, torch.bfloat16, MAX_GROUPS),
+    ],
 )
 def test_every_class_of_rows_draws_what_the_host_draws(
-    implementation: Any, vocab_size: int, dtype: torch.dtype
+    implementation: Any, vocab_size: int, dtype: torch.dtype, max_groups: int
 ) -> None:
-    case = mixed_case(vocab_size, 2)
+    case = mixed_case(vocab_size, 2, max_groups)
     case.check(implementation, random_logits(case, dtype))
 
 
@@ -228,14 +240,14 @@ def test_a_vocabulary_of_131072_is_cut_and_drawn_as_on_the_host() -> None:
     case.check(sampling, padded[:, :131072])
 
 
+@pytest.mark.parametrize("max_groups", [1, 100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_draws_do_not_depend_on_what_the_samples_tell(dtype: torch.dtype) -> None:
+def test_draws_do_not_depend_on_what_the_samples_tell(dtype: torch.dtype, max_groups: int) -> None:
     """Tokens that are samples far below or above all others, so that the cut is not where they say."""
-    lines = np.arange(9000 // 32 + 1, dtype=np.int64)
-    samples = lines * 32 + ((lines * -1640531535 & 2**32 - 1) >> 27)
+    samples = (np.arange(9)[:, None] * 1024 + np.arange(0, 256, 8)).ravel()
     samples = samples[samples < 9000]
     for offset in (-9.0, 9.0):
-        case = Case(9000)
+        case = Case(9000, max_groups)
         for options in ({"top_p": 0.3}, {"top_p": 0.9}, {"top_k": 5}, {"top_k": 900, "top_p": 0.5}, {"top_k": 8990}):
             case.add(SamplingParams(**options), seed=7, position=len(case.records))
         logits = random_logits(case, dtype, scale=1.0)
@@ -243,10 +255,11 @@ def test_draws_do_not_depend_on_what_the_samples_tell(dtype: torch.dtype) -> Non
         case.check(sampling, logits)
 
 
+@pytest.mark.parametrize("max_groups", [1, MAX_GROUPS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cuts_among_logits_around_zero_are_found(dtype: torch.dtype) -> None:
+def test_cuts_among_logits_around_zero_are_found(dtype: torch.dtype, max_groups: int) -> None:
     """Half of the logits are so close to zero that they have most of the keys; the cuts lie among and beside them."""
-    case = Case(9000)
+    case = Case(9000, max_groups)
     cuts = [(50, 1.0), (900, 1.0), (4400, 0.9), (7000, 1.0), (7000, 0.8), (8900, 0.9), (-1, 0.6)]
     for top_k, top_p in cuts:
         case.add(SamplingParams(top_k=top_k, top_p=top_p), seed=9, position=len(case.records))
