@@ -136,9 +136,12 @@ def profiles() -> str:
 
 def uploads() -> str:
     results = newest("uploads", "source", "share")
-    rows = [(f"p{100 * row['share']:.0f}", row["ms"], row["table_kb"]) for row in results]
-    text = "Of schemas of MaskBench, from the compiled automaton to the end of the copy.\n\n"
-    return part("A new constraint on the device", text + table("Share | ms | Table, kB", rows), results)
+    rows = [
+        (f"{row['schemas']} of {row['source']}", f"p{100 * row['share']:.0f}", row["ms"], row["table_kb"])
+        for row in results
+    ]
+    text = "From the compiled automaton to the end of the copy.\n\n"
+    return part("A new constraint on the device", text + table("Schemas | Share | ms | Table, kB", rows), results)
 
 
 def attention() -> str:
