@@ -55,8 +55,8 @@ DRAW_WARPS = 8
 SCAN_REGISTERS = 64
 DRAW_REGISTERS = 128
 DRAW_PROGRAMS = 2  # of a multiprocessor
-# Bands of a row, padded: no fewer than a program has threads. With fewer, Triton 3.6 makes code that reads beyond its
-# shared memory.
+# Bands of a row, padded, as many as of a large vocabulary: with one, Triton 3.6 makes code that reads beyond its shared
+# memory; with these, compute-sanitizer finds nothing.
 MIN_BANDS = 128
 ZERO_BITS = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}  # of a logit in float32
 
@@ -214,7 +214,7 @@ def _draw_kernel(
         own = logits + index * stride
         row_id = tl.load(row_ids + index).to(tl.int64)
         raw = load_tile(own, first, tl.where(is_row, 0, vocab_size), TILE)
-        tl.debug_barrier()  # as above
+        tl.debug_barrier()  # the loads are not put off, as in the scan
         row = words + row_id * ROW_LEN
         effects = effects_of(row, masks, seen, bias, vocab_size, mask_len)
         scale = LOG2_E / float_at(row + TEMPERATURE)
