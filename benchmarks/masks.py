@@ -155,7 +155,8 @@ def _commit_us(num_rows: int, vocab_size: int) -> float:
     rows, row_ids = Rows.allocate(num_rows, 1, DEVICE), torch.arange(num_rows, dtype=torch.int32, device=DEVICE)
     rows.words.copy_(words_of(records))
     ring, adjustments = Ring.allocate(8, num_rows, DEVICE), Adjustments.allocate(1, vocab_size, DEVICE)
-    us = median_us([lambda: commit_step_(row_ids, rows, ring, adjustments)])
+    cache = BitmaskCache.allocate(num_rows, 1, DEVICE, size_bytes=1)
+    us = median_us([lambda: commit_step_(row_ids, rows, ring, adjustments, cache)])
     assert bool(rows.column("is_active").all())
     return us
 

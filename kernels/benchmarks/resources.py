@@ -159,7 +159,7 @@ def step_of_rows(dtype: torch.dtype, vocab_size: int, sizes: Sequence[int]) -> N
         row_ids, logits = all_ids[:num_rows], torch.empty((num_rows, vocab_size), dtype=dtype)
         automaton.row_masks_(row_ids, rows, arena, vocabulary, cache, frames)
         sampling.sample_(logits, row_ids, rows, cache.bits, adjustments, workspace)
-        step.commit_step_(row_ids, rows, Ring.allocate(4, max_rows, cpu), adjustments)
+        step.commit_step_(row_ids, rows, Ring.allocate(4, max_rows, cpu), adjustments, cache)
         step.decode_inputs_(row_ids, rows, DecodeInputs.allocate(num_rows, 64, cpu), 16, 0)
 
 

@@ -37,6 +37,7 @@ from sgrun_kernels.fields import (
     ENTRY_LEN,
     ENTRY_LOW,
     ENTRY_NEAR,
+    ENTRY_NUM_ALLOWED,
     ENTRY_USED,
     HAS_TEXT,
     HEAD_LEN,
@@ -283,6 +284,9 @@ def _mask_kernel(
         if nearest < tl.load(entry + ENTRY_NEAR):
             tl.atomic_min(entry + ENTRY_NEAR, nearest, sem="relaxed")
         allowed |= (lens < 0).to(tl.int32) & tl.load(row + IS_ACCEPTING) & tl.load(row + CAN_END)
+        num_allowed = tl.sum(allowed, 0)
+        if num_allowed > 0:
+            tl.atomic_add(entry + ENTRY_NUM_ALLOWED, num_allowed, sem="relaxed")
         found = tl.sum(tl.reshape(allowed, [BLOCK // 32, 32]) << tl.arange(0, 32)[None, :], 1)
         word = block * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
         tl.store(bits + slot.to(tl.int64) * num_words + word, found, mask=word < num_words)

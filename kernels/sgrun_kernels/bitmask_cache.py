@@ -32,8 +32,9 @@ ENTRY = np.dtype(
         ("near", "<i4"),  # the counters, also of frames, may differ by less than this; at least 1
         ("is_accepting", "<i4"),
         ("has_text", "<i4"),
+        ("num_allowed", "<i4"),  # tokens, those that end the text included
         ("used", "<i4"),  # the launch that used it last
-        ("padding", "<i4", (2,)),  # to whole 16-byte pieces
+        ("padding", "<i4", (1,)),  # to whole 16-byte pieces
         ("stack", "<i4", (MAX_DEPTH, 2)),
     ]
 )

@@ -21,6 +21,7 @@ from sgrun_kernels.fields import (
     ENTRY_LEN,
     ENTRY_LOW,
     ENTRY_NEAR,
+    ENTRY_NUM_ALLOWED,
     ENTRY_STACK,
     ENTRY_STATE,
     ENTRY_USED,
@@ -78,7 +79,7 @@ def take(row, constraint, own_slot, entries, now, num_sets):
 
 @triton.jit
 def describe(row, constraint, low, near, is_accepting, entry):
-    """Writes what the bitmask that is about to be filled in depends on, as far as it is known. No token with text is
+    """Writes what the bitmask that is about to be filled in depends on, as far as it is known. No token is
     allowed yet."""
     depth = tl.load(row + DEPTH)
     tl.store(entry + ENTRY_CONSTRAINT, constraint)
@@ -90,6 +91,7 @@ def describe(row, constraint, low, near, is_accepting, entry):
     tl.store(entry + ENTRY_NEAR, near)
     tl.store(entry + ENTRY_IS_ACCEPTING, is_accepting)
     tl.store(entry + ENTRY_HAS_TEXT, 0)
+    tl.store(entry + ENTRY_NUM_ALLOWED, 0)
     word = tl.arange(0, 2 * MAX_DEPTH)
     frames = tl.load(row + STACK + word, mask=word < 2 * depth, other=0)
     tl.store(entry + ENTRY_STACK + word, frames, mask=word < 2 * depth)

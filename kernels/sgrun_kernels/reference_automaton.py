@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sgrun_kernels.bitmask_cache import BitmaskCache
+from sgrun_kernels.bitmask_cache import ENTRY, BitmaskCache
 from sgrun_kernels.rows import MAX_DEPTH, NO_TOKEN, Records, Rows
 from sgrun_kernels.tables import (
     ACCEPT,
@@ -75,8 +75,9 @@ def row_masks_(
         record["is_accepting"], record["has_text"] = is_accepting, allowed.any()
         if is_accepting and record["can_end"][0]:
             allowed[: vocabulary.size] |= token_lens == -1
-        record["mask"] = cache.own_slot(row_id)
-        cache.bits[cache.own_slot(row_id)] = torch.from_numpy(np.packbits(allowed, bitorder="little").view("<i4"))
+        slot = record["mask"] = cache.own_slot(row_id)
+        cache.entries.numpy().view(ENTRY)[slot]["num_allowed"] = allowed.sum()
+        cache.bits[slot] = torch.from_numpy(np.packbits(allowed, bitorder="little").view("<i4"))
 
 
 def _walk_token(record: Records, walker: ArenaWalker, vocabulary: VocabularyTables) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from sgrun_kernels.bitmask_cache import ENTRY, BitmaskCache
 from sgrun_kernels.rows import (
     FAILED,
     FINISHED,
@@ -20,21 +21,23 @@ from sgrun_kernels.rows import (
 )
 
 
-def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustments) -> None:
+def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustments, cache: BitmaskCache) -> None:
     """Applies what was drawn to rows `row_ids` [L] int32, all different, and writes their entries of the ring's current
     step; then the ring goes on to the next.
 
     A row that takes its token has position, seq_len and the token's count one higher, remaining one lower, and the
     token as its next input; `row_masks_` walks it, beside the next step. See `Ring` for the ways a row ends.
     """
-    records = rows.records()
+    records, kept = rows.records(), cache.entries.numpy().view(ENTRY)[:, 0]
     index = int(ring.index)
     entries = ring_entries(ring.words)[index % len(ring.words)]
     for row_id in row_ids.tolist():
         record = records[row_id : row_id + 1]
+        is_constrained = record["automaton"][0] >= 0
         token_id, reason = _commit(record, adjustments)
         logprob = record["drawn_logprob"][0] if token_id >= 0 else 0.0
-        entries[row_id] = (token_id, reason, logprob)
+        is_forced = is_constrained and token_id >= 0 and kept[record["mask"][0]]["num_allowed"] == 1
+        entries[row_id] = (token_id, reason, logprob, is_forced)
         if reason:
             record["is_active"], record["automaton"] = 0, -1
     ring.index.fill_(index + 1)

@@ -63,7 +63,7 @@ ROW = np.dtype(
         ("stack", "<i4", (MAX_DEPTH, 2)),  # (site, counter), the outermost first
     ]
 )
-RING = np.dtype([("token_id", "<i4"), ("reason", "<i4"), ("logprob", "<f4")])
+RING = np.dtype([("token_id", "<i4"), ("reason", "<i4"), ("logprob", "<f4"), ("is_forced", "<i4")])
 
 Records = npt.NDArray[np.void]
 
@@ -127,7 +127,7 @@ def words_of(records: Records) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """What each step gave each row: `words` [size, R, 3] int32, entries of `RING`. `index` [1] int64 counts the steps
+    """What each step gave each row: `words` [size, R, 4] int32, entries of `RING`. `index` [1] int64 counts the steps
     that were committed; step i is at i % size. `arrivals` [1] int32 is 0 between launches.
 
     An entry is written for the rows of the launch alone. What it says, by (token_id, reason):
@@ -135,7 +135,7 @@ class Ring:
     (t, OUT_OF_TOKENS) t is the last token of the output. A constraint that just this token finished is not noticed:
     ask the automaton. (NO_TOKEN, FINISHED) no text may follow the row's complete text; the output ended before.
     (NOT_FINITE or NOTHING_ALLOWED, FAILED). (NO_TOKEN, 0) the row was not active. A row with a reason other than 0 is
-    off from this step on, and reads no automaton.
+    off from this step on, and reads no automaton. `is_forced`: the constraint allowed no other token.
     """
 
     words: Tensor
@@ -152,7 +152,7 @@ class Ring:
 
 
 def ring_entries(words: Tensor) -> Records:
-    """Entries [...] of a ring's words [..., 3] on the CPU, sharing memory."""
+    """Entries [...] of a ring's words [..., 4] on the CPU, sharing memory."""
     return np.asarray(words.numpy().view(RING)[..., 0])
 
 

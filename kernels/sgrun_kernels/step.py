@@ -6,16 +6,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgrun_kernels.bitmask_cache import BitmaskCache
 from sgrun_kernels.fields import (
     ADJUSTMENT,
     AUTOMATON,
     DRAWN,
     DRAWN_LOGPROB,
+    ENTRY_LEN,
+    ENTRY_NUM_ALLOWED,
     FAILED,
     FINISHED,
     HAS_TEXT,
     IS_ACCEPTING,
     IS_ACTIVE,
+    MASK,
     MAX_STOP_IDS,
     NO_TOKEN,
     OUT_OF_TOKENS,
@@ -33,7 +37,7 @@ from sgrun_kernels.overlap import await_previous, launch_options
 from sgrun_kernels.rows import Adjustments, DecodeInputs, Ring, Rows
 
 
-def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustments) -> None:
+def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustments, cache: BitmaskCache) -> None:
     """See the twin."""
     ring_size, max_rows, _ = ring.words.shape
     assert max_rows == len(rows.words), (max_rows, len(rows.words))
@@ -44,6 +48,7 @@ def commit_step_(row_ids: Tensor, rows: Rows, ring: Ring, adjustments: Adjustmen
         ring.index,
         ring.arrivals,
         adjustments.seen,
+        cache.entries,
         ring_size,
         max_rows,
         adjustments.seen.shape[1],
@@ -80,6 +85,7 @@ def _commit_kernel(
     ring_index,
     arrivals,
     seen,
+    entries,
     ring_size,
     max_rows,
     vocab_size,
@@ -117,6 +123,9 @@ def _commit_kernel(
     tl.store(entry, token)
     tl.store(entry + 1, reason)
     tl.store(entry + 2, tl.where(token >= 0, tl.load(row + DRAWN_LOGPROB), 0))
+    kept = entries + tl.load(row + MASK) * ENTRY_LEN
+    num_allowed = tl.load(kept + ENTRY_NUM_ALLOWED, mask=automaton >= 0, other=0)
+    tl.store(entry + 3, ((token >= 0) & (num_allowed == 1)).to(tl.int32))
     # The last program has seen all others read the index.
     if tl.atomic_add(arrivals, 1) == tl.num_programs(0) - 1:
         tl.store(arrivals, 0)

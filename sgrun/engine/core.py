@@ -106,6 +106,7 @@ class EngineCore:
             extend_tokens=counters.extend_tokens,
             decode_tokens=counters.decode_tokens,
             cached_tokens=counters.cached_tokens,
+            forced_tokens=counters.forced_tokens,
             num_retractions=self.scheduler.num_retractions,
             num_evicted_pages=self.cache.num_evicted_pages,
             num_failures=counters.num_failures,
@@ -298,6 +299,7 @@ class EngineCore:
 
     def _commit_sample(self, row: Row, task: SampleTask, sampled: Sampled) -> None:
         text, ending = task.take(sampled)
+        self._counters.forced_tokens += sampled.is_forced
         task.timing.first_sampled = task.timing.first_sampled or time.monotonic()
         if task.generation.op.wants_chunks and (text or (ending is not None and task.params.logprobs)):
             self.emit(Progress(task.generation.op.op_id, task.chunk(text)))

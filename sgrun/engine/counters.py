@@ -16,6 +16,7 @@ class Counters:
     extend_tokens: int = 0
     decode_tokens: int = 0
     cached_tokens: int = 0
+    forced_tokens: int = 0
 
     def add_computed(self, row: Row) -> None:
         """Counts what a step has computed of a row, also for the row's own statistics."""

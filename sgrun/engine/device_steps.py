@@ -55,7 +55,7 @@ class SamplingKernels:
 @dataclass(slots=True)
 class _Flight:
     """A launched step: what `sampling` lists samples in the device's rows `row_ids`. `scored` as in StepResult, still
-    on the device. `arrival`: the ring's words [R, 3] and, where wanted, the top ids and log-probabilities [L, num_top].
+    on the device. `arrival`: the ring's words [R, 4] and, where wanted, the top ids and log-probabilities [L, num_top].
     """
 
     rows: list[Row]
@@ -117,12 +117,13 @@ class DeviceSteps:
         entries = ring_entries(words)[flight.row_ids].tolist()
         sampled = []
         ended: set[Task] = set()
-        for lane, ((row, task), (token_id, _, logprob)) in enumerate(zip(flight.sampling, entries, strict=True)):
+        for lane, ((row, task), entry) in enumerate(zip(flight.sampling, entries, strict=True)):
+            token_id, _, logprob, is_forced = entry
             if token_id == NO_TOKEN:  # the device had found its end in a step before
                 ended.add(task)
             else:
                 best = _top(top, lane, task.params.top_logprobs)
-                sampled.append((row, task, Sampled(token_id, logprob, best)))
+                sampled.append((row, task, Sampled(token_id, logprob, best, bool(is_forced))))
         return StepResult([row for row in flight.rows if row.task not in ended], sampled, flight.scored)
 
     def close(self) -> None:
@@ -229,7 +230,7 @@ class DeviceSteps:
     def _sample(self, lanes: Tensor, logits: Tensor) -> None:
         rows, adjustments = self._state.rows, self._state.adjustments
         self._kernels.sample_(logits, lanes, rows, self._bitmasks.bits, adjustments, self._workspace)
-        self._kernels.commit_step_(lanes, rows, self._ring, adjustments)
+        self._kernels.commit_step_(lanes, rows, self._ring, adjustments, self._bitmasks)
 
     def _arrival(self, sampling: list[Sampling], logits: Tensor) -> Arrival:
         """Queues what the host wants to know of the step that has just been launched."""

@@ -104,12 +104,14 @@ Event = Progress | Finished | Failed
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """Counters since the engine started. `extend_tokens` were computed to start generations and scores,
-    `decode_tokens` one by one while sampling; `cached_tokens` were found in the cache instead of computed."""
+    `decode_tokens` one by one while sampling; `cached_tokens` were found in the cache instead of computed. Of the
+    sampled tokens, `forced_tokens` were the only ones that their constraints allowed."""
 
     num_steps: int = 0
     extend_tokens: int = 0
     decode_tokens: int = 0
     cached_tokens: int = 0
+    forced_tokens: int = 0
     num_retractions: int = 0
     num_evicted_pages: int = 0
     num_failures: int = 0

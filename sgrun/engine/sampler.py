@@ -38,11 +38,13 @@ class SampleRow:
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """`token_id` is -1 if the row's logits were not finite, -2 if nothing was allowed. `logprob` and `top` (ids with
-    their log-probabilities, best first) are of the model's own distribution; filled where asked for."""
+    their log-probabilities, best first) are of the model's own distribution; filled where asked for. `is_forced`: the
+    bitmask allowed no other token."""
 
     token_id: int
     logprob: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
+    is_forced: bool = False
 
 
 NOT_FINITE = -1
@@ -66,10 +68,7 @@ def sample(logits: Tensor, rows: list[SampleRow]) -> list[Sampled]:
         drawn = _draw(logits[indices], [rows[i] for i in indices], is_sorted)
         for i, token_id in zip(indices, drawn, strict=True):
             token_ids[i] = token_id
-    return [
-        _sampled(token_ids[i], is_finite[i], is_allowed[i], logprobs.get(i), row.params.top_logprobs)
-        for i, row in enumerate(rows)
-    ]
+    return [_sampled(token_ids[i], is_finite[i], is_allowed[i], logprobs.get(i), row) for i, row in enumerate(rows)]
 
 
 def uniform(seed: int, position: int) -> float:
@@ -77,18 +76,19 @@ def uniform(seed: int, position: int) -> float:
     return float(int(np.random.Philox(key=seed, counter=position).random_raw()) >> 11) * 2.0**-53
 
 
-def _sampled(token_id: int, is_finite: bool, is_allowed: bool, logprobs: Tensor | None, num_top: int) -> Sampled:
+def _sampled(token_id: int, is_finite: bool, is_allowed: bool, logprobs: Tensor | None, row: SampleRow) -> Sampled:
     if not is_finite:
         return Sampled(NOT_FINITE)
     if not is_allowed:
         return Sampled(NOTHING_ALLOWED)
+    is_forced = row.bitmask is not None and int(np.bitwise_count(row.bitmask.view(np.uint32)).sum()) == 1
     if logprobs is None:
-        return Sampled(token_id)
+        return Sampled(token_id, is_forced=is_forced)
     top: tuple[tuple[int, float], ...] = ()
-    if num_top:
-        values, ids = logprobs.topk(min(num_top, logprobs.numel()))
+    if row.params.top_logprobs:
+        values, ids = logprobs.topk(min(row.params.top_logprobs, logprobs.numel()))
         top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return Sampled(token_id, float(logprobs[token_id]), top)
+    return Sampled(token_id, float(logprobs[token_id]), top, is_forced)
 
 
 def _penalise(logits: Tensor, row: SampleRow) -> None:

@@ -377,6 +377,14 @@ def test_constraint_that_is_complete_ends_the_generation(tiny_engine: Engine) ->
     assert (completion.text, completion.finish_reason, completion.stop_reason) == ("yes", "stop", None)
 
 
+def test_tokens_that_alone_are_allowed_are_counted(tiny_engine: Engine) -> None:
+    params = SamplingParams(max_tokens=9, temperature=1.0, seed=3, logprobs=True)
+    future = tiny_engine.generate(open_with(tiny_engine, [5]), params, RegexSpec("yyy[01]y"))
+    (completion,) = future.result(timeout=60).completions
+    assert (completion.text[:3], completion.completion_tokens) == ("yyy", 5)
+    assert tiny_engine.stats.forced_tokens == 4
+
+
 def test_constraint_whose_end_is_banned_fails_as_a_dead_end(tiny_engine: Engine) -> None:
     params = SamplingParams(max_tokens=9, min_tokens=9, temperature=0.0)
     future = tiny_engine.generate(open_with(tiny_engine, [5]), params, RegexSpec("(a|b)?"))

@@ -17,7 +17,7 @@ from sgrun.grammar.vocabulary import Vocabulary
 from sgrun.grammar.walk import Cursor
 from sgrun.types import JsonSchemaSpec, LarkSpec, RegexSpec
 from sgrun_kernels.automaton import row_masks_
-from sgrun_kernels.bitmask_cache import WAYS, BitmaskCache
+from sgrun_kernels.bitmask_cache import ENTRY, WAYS, BitmaskCache
 
 LETTERS = [b"a", b"b", b"c", b"ab", b"ba", b"bc", b"ca", b"aaa", b"cab"]
 PIECES = [None, *LETTERS, b"[", b"]", b"[[[", b"]]", b'"', b'{"', b"}]", b"1"]
@@ -55,6 +55,8 @@ class Launches:
             assert self.cache.bits[int(record["mask"])].cpu().numpy().tolist() == expected.tolist(), (index, cursor)
             assert record["has_text"] == text.any()
             assert record["is_accepting"] == is_accepting
+            entry = self.cache.entries[int(record["mask"])].cpu().numpy().view(ENTRY)[0]
+            assert entry["num_allowed"] == np.bitwise_count(expected.view(np.uint32)).sum()
         return after["mask"].tolist()
 
 

@@ -16,6 +16,7 @@ from random_automata import automata, cursors
 from sgrun.grammar.automaton import Automaton
 from sgrun.grammar.vocabulary import Vocabulary
 from sgrun_kernels import reference_step, step
+from sgrun_kernels.bitmask_cache import ENTRY, BitmaskCache
 from sgrun_kernels.rows import (
     FAILED,
     FINISHED,
@@ -53,6 +54,12 @@ def test_steps_do_to_rows_what_the_ring_says(
     records["position"] = np.arange(NUM_ROWS)
     records["adjustment"] = [1, -1, 0, -1, 2, -1]
     records["stop_ids"][:, :2] = [[0, 3]] * NUM_ROWS
+    records["mask"] = data.draw(st.permutations(range(NUM_ROWS)))
+    cache = BitmaskCache.allocate(NUM_ROWS, 1, DEVICE, size_bytes=1)
+    num_allowed = data.draw(st.lists(st.integers(0, 2), min_size=NUM_ROWS, max_size=NUM_ROWS))
+    kept = np.zeros(len(cache.entries), dtype=ENTRY)
+    kept["num_allowed"][:NUM_ROWS] = num_allowed
+    cache.entries.copy_(torch.from_numpy(kept.view(np.int32).reshape(len(kept), -1)))
     rows = rows_of(records)
     ring = Ring.allocate(3, NUM_ROWS, DEVICE)
     adjustments = Adjustments.allocate(3, VOCABULARY.size, DEVICE)
@@ -73,11 +80,13 @@ def test_steps_do_to_rows_what_the_ring_says(
             record["drawn_logprob"] = -float(number)
             record["has_text"], record["is_accepting"] = bool(texts), walker.is_accepting(cursor)
         rows.words.copy_(torch.from_numpy(expected.view(np.int32).reshape(NUM_ROWS, -1)))
-        implementation.commit_step_(torch.tensor(row_ids, dtype=torch.int32), rows, ring, adjustments)
+        implementation.commit_step_(torch.tensor(row_ids, dtype=torch.int32), rows, ring, adjustments, cache)
         entries = ring_entries(ring.words.cpu())[number % 3]
         for row_id in row_ids:
             record = expected[row_id : row_id + 1]
+            is_forced = record["automaton"][0] >= 0 and num_allowed[record["mask"][0]] == 1
             entry = _commit(record, expected_seen)
+            assert entries[row_id]["is_forced"] == (is_forced and entry[0] >= 0)
             assert tuple(entries[row_id])[:2] == entry
             assert entries[row_id]["logprob"] == (-float(number) if entry[0] >= 0 else 0.0)
         _assert_equal_rows(records_of(rows), expected)
