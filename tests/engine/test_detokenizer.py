@@ -157,10 +157,10 @@ def test_cost_of_a_push_does_not_grow_with_the_text() -> None:
     detokenizer = Detokenizer([b"aaab"], ("a" * 200,))
 
     def seconds(num_tokens: int) -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         for _ in range(num_tokens):
             detokenizer.push(0)
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     short = min(seconds(500) for _ in range(3))
-    assert seconds(20_000) < 40 * short * 10
+    assert min(seconds(20_000) for _ in range(3)) < 40 * short * 10
