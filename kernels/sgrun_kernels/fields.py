@@ -9,7 +9,7 @@ from sgrun_kernels import bitmask_cache, rows, tables
 
 
 def _word(name: str, record: np.dtype[np.void] = rows.ROW) -> tl.constexpr:
-    offset = record.fields[name][1]  # type: ignore[index]
+    offset = record.fields[name][1]  # type: ignore[index]  # None for a dtype without fields, which a record is not
     return tl.constexpr(offset // 4)
 
 

@@ -632,6 +632,7 @@ def test_sample_that_ends_before_pages_that_it_shares_are_discarded_stays_finish
             result.sampled[1] = row, task, Sampled(NOT_FINITE)
         return result
 
+    # The engine is real but for one token: no input makes a row fail in just the step in which another ends.
     steps.collect = collect_and_spoil  # type: ignore[method-assign]
     has_begun = threading.Event()
     long = SamplingParams(max_tokens=200, temperature=0.0, ignore_eos=True)
